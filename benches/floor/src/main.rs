@@ -1,0 +1,3 @@
+//! A bare hyper forwarder, the floor of every ratio.
+
+fn main() {}

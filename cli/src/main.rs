@@ -1,0 +1,3 @@
+//! Outrigger on the command line.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! What a proxy decides, as pure functions.

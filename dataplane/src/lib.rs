@@ -1,0 +1,1 @@
+//! Listening, serving, forwarding: bytes, tasks and time.

@@ -1,0 +1,1 @@
+//! The probe and hook program that runs beside an engine.

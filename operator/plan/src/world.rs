@@ -1,0 +1,149 @@
+//! What is wanted and what is observed: the planner's whole input, but for the time.
+
+use jiff::Timestamp;
+use outrigger_crds::{Engine, ModelDeploymentSpec, ModelDeploymentStatus};
+use outrigger_verdict::Delta;
+use outrigger_wire::{DeploymentKey, EndpointId, GatewayId, RevisionId};
+use serde::{Deserialize, Serialize};
+
+/// One deployment's world. Neutral: pods and processes look alike.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct World {
+    /// What the user wants.
+    pub spec: Declared,
+    /// What the leader wrote last.
+    #[serde(default)]
+    pub status: ModelDeploymentStatus,
+    /// The revisions that are kept, the declared one among them once it was stored.
+    #[serde(default)]
+    pub revisions: Vec<Revision>,
+    /// All replicas, whatever their state.
+    #[serde(default)]
+    pub replicas: Vec<Replica>,
+    /// Gateways that were heard of.
+    #[serde(default)]
+    pub gateways: Vec<Gateway>,
+    /// What keeps replicas from being had.
+    #[serde(default)]
+    pub capacity: Capacity,
+    /// What gateways counted since the status was written.
+    #[serde(default)]
+    pub evidence: Evidence,
+}
+
+/// What the user wants.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Declared {
+    /// `namespace/name`.
+    pub key: DeploymentKey,
+    /// Grows with every change of the spec.
+    pub generation: i64,
+    /// The spec, checked.
+    pub spec: ModelDeploymentSpec,
+}
+
+/// A revision that is kept, so that a rollback needs nobody's Git.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Revision {
+    /// The hash over `engine`.
+    pub id: RevisionId,
+    /// When it was first seen.
+    pub created: Timestamp,
+    /// What its replicas run.
+    pub engine: Engine,
+}
+
+/// One replica: an engine with its sidecar.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Replica {
+    /// The pod's uid; in `up`, the replica's name.
+    pub id: EndpointId,
+    /// Which revision it runs.
+    pub revision: RevisionId,
+    /// How far it is.
+    pub phase: Phase,
+    /// Its sidecar, `address:port`, once known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When it last became ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_since: Option<Timestamp>,
+    /// When its engine restarted, newest last; the last sixteen.
+    #[serde(default)]
+    pub restarts: Vec<Timestamp>,
+    /// Why it isn't getting on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<Trouble>,
+}
+
+/// How far a replica is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Phase {
+    /// Wanted, not yet started.
+    Pending,
+    /// Started; the engine has not answered its warm-up yet.
+    Starting,
+    /// Ready: the engine has answered a real inference since it last started.
+    Ready,
+    /// Was ready and isn't now.
+    Unready,
+    /// Finishes what is in flight and goes.
+    Terminating,
+}
+
+/// Why a replica isn't getting on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Trouble {
+    /// One word for conditions and events: `PortInUse`, `ProgramNotFound`, `CrashLoop`, `WarmUpFailed`.
+    pub reason: String,
+    /// In words that a user understands.
+    pub message: String,
+    /// Whether it keeps the replica from being had at all (a port, a program: the rollout is blocked) rather
+    /// than being the revision's own fault.
+    pub blocks: bool,
+}
+
+/// A gateway that was heard of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Gateway {
+    /// Which one.
+    pub id: GatewayId,
+    /// Whether its stream lives.
+    pub live: bool,
+    /// The serial that all of its threads work by.
+    pub serial: u64,
+    /// Requests that its hash assigned to stable under that serial.
+    pub assigned_stable: u64,
+    /// Requests that its hash assigned to the canary under that serial.
+    pub assigned_canary: u64,
+    /// Revisions that its own breaker has ejected now.
+    #[serde(default)]
+    pub ejected: Vec<RevisionId>,
+}
+
+/// What keeps replicas from being had, beyond a replica's own trouble. Accelerators join here with the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Capacity {
+    /// What can't be had, in words: `port 8080 is in use`.
+    pub missing: Vec<Trouble>,
+}
+
+/// What gateways counted since the status was written.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Evidence {
+    /// Stable's and the canary's counts.
+    pub delta: Delta,
+    /// Stable's time to first token since the table began to be served, from which a reference is made.
+    pub stable_first_token: outrigger_wire::Histogram,
+}

@@ -1,0 +1,1 @@
+//! The stream between planner and proxies, both ends.
