@@ -83,7 +83,7 @@ mod tests {
             counter.record((50..55).contains(&i));
         }
         assert_eq!(counter.counts().events, [5, 2, 1, 1, 1]);
-        assert_eq!(counter.counts().trials, [100, 97, 95, 90, 80]);
+        assert_eq!(counter.counts().trials, [100, 96, 95, 90, 80]);
     }
 
     #[test]
