@@ -1,1 +1,13 @@
 //! What a proxy decides, as pure functions.
+
+pub mod admission;
+pub mod ask;
+pub mod balance;
+pub mod batch;
+pub mod breaker;
+pub mod key;
+pub mod model;
+pub mod protocol;
+pub mod retry;
+pub mod route;
+pub mod tally;
