@@ -1,3 +1,52 @@
-//! The project's own tools.
+//! The project's own tools: `cargo xtask test | lint | generate | bench NAME | contracts`.
+//!
+//! Plain Rust with nothing further to install: what a command needs beyond Rust it sets up by itself, outside the
+//! checkout, and says so.
 
-fn main() {}
+mod bench;
+mod contracts;
+mod generate;
+mod lint;
+mod run;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  test         set up what is needed, run every rung, print each rung's time and what was skipped and why
+  lint         formatting, clippy, generated files, contracts, licences and bans
+  generate     write the generated files (crds/yaml); --check only compares
+  bench NAME   run a benchmark (proxy, batching, verdicts), print its table, write target/bench/NAME.json
+  contracts    list each contract line with the tests that prove it; fail on a line without one
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["test"] => test::test(),
+        ["lint"] => lint::lint(),
+        ["generate"] => generate::generate(false),
+        ["generate", "--check"] => generate::generate(true),
+        ["bench", name] => bench::bench(name),
+        ["contracts"] => contracts::contracts(true),
+        ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        _ => {
+            print!("{USAGE}");
+            return ExitCode::from(64);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

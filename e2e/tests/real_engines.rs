@@ -1,0 +1,1 @@
+//! Real engines, through gateway and sidecar, driven by their official clients.

@@ -1,0 +1,40 @@
+//! Files that are generated and committed.
+
+use crate::run;
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+/// The folder of generated custom resource definitions.
+const CRDS: &str = "crds/yaml";
+
+/// Writes the generated files, or with `check` fails when they are stale.
+pub(crate) fn generate(check: bool) -> Result<()> {
+    let target = if check { "target/generated/crds" } else { CRDS };
+    let started = Instant::now();
+    fs::create_dir_all(run::root()?.join(target))?;
+    let args = ["run", "--quiet", "-p", "outrigger-crds", "--example", "generate", "--", target];
+    let finished = run::quietly("generate", run::command("cargo", args)?)?;
+    if !finished.succeeded {
+        run::show(&finished.output);
+        bail!("generating {CRDS} failed");
+    }
+    if check {
+        compare(&run::root()?.join(target), &run::root()?.join(CRDS))?;
+    }
+    run::say(if check { "generated files are fresh" } else { "generate" }, started.elapsed(), "ok");
+    Ok(())
+}
+
+fn compare(fresh: &Path, committed: &Path) -> Result<()> {
+    for entry in fs::read_dir(fresh)? {
+        let entry = entry?;
+        let theirs = committed.join(entry.file_name());
+        let old = fs::read(&theirs).with_context(|| format!("reading {}", theirs.display()))?;
+        if old != fs::read(entry.path())? {
+            bail!("{} is stale: run `cargo xtask generate`", theirs.display());
+        }
+    }
+    Ok(())
+}
