@@ -7,7 +7,17 @@ use std::process::Command;
 /// Everything that a package links, itself left out.
 fn links(package: &str) -> BTreeSet<String> {
     let output = Command::new(env!("CARGO"))
-        .args(["tree", "--locked", "--offline", "--edges", "normal,build", "--prefix", "none", "--format", "{p}"])
+        .args([
+            "tree",
+            "--locked",
+            "--offline",
+            "--edges",
+            "normal,build",
+            "--prefix",
+            "none",
+            "--format",
+            "{p}",
+        ])
         .args(["--package", package])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()

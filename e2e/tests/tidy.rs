@@ -45,7 +45,8 @@ fn every_file_says_what_it_is_for() {
 #[test]
 fn no_promise_is_left_in_the_code() {
     // Spelt in pieces, or this file would find itself.
-    let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("#[ig", "nore"), concat!("unimpl", "emented!")];
+    let marks =
+        [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("#[ig", "nore"), concat!("unimpl", "emented!")];
     let found = rust().flat_map(|(name, text)| {
         let lines = text.lines().enumerate().filter(|(_, line)| marks.iter().any(|mark| line.contains(mark)));
         lines.map(|(at, line)| format!("{name}:{}: {}", at + 1, line.trim())).collect::<Vec<_>>()
@@ -69,7 +70,8 @@ fn no_test_sleeps() {
 
 #[test]
 fn the_repository_names_no_machine() {
-    let marks = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("sha", "red/"), concat!("py", "pi.org")];
+    let marks =
+        [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("sha", "red/"), concat!("py", "pi.org")];
     let found = sources().into_iter().filter(|(name, _)| name != "Cargo.lock").flat_map(|(name, text)| {
         let lines = text.lines().enumerate().filter(|(_, line)| marks.iter().any(|mark| line.contains(mark)));
         lines.map(|(at, line)| format!("{name}:{}: {}", at + 1, line.trim())).collect::<Vec<_>>()

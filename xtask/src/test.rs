@@ -7,7 +7,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Clients first: they are small, and without them the engines are of no use.
-const SET_UP_ENGINES: &str = "set -e; for what in clients mlserver vllm; do bash e2e/engines/setup.sh $what; done";
+const SET_UP_ENGINES: &str =
+    "set -e; for what in clients mlserver vllm; do bash e2e/engines/setup.sh $what; done";
 
 /// What has passed, failed and been skipped so far.
 #[derive(Default)]
