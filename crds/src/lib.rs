@@ -2,9 +2,22 @@
 //! What a field means beyond its shape is `outrigger-plan`'s.
 
 pub mod rollout;
+mod schema;
 pub mod spec;
 pub mod status;
 
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 pub use rollout::{Analysis, OnUndecided, Rollout, Step};
+pub use schema::NAME_PATTERN;
 pub use spec::{Engine, Model, ModelDeployment, ModelDeploymentSpec, Ports, Process, Scale};
 pub use status::ModelDeploymentStatus;
+
+/// `apiVersion` of the resource.
+pub const API_VERSION: &str = "outrigger.dev/v1alpha1";
+/// `kind` of the resource.
+pub const KIND: &str = "ModelDeployment";
+
+/// The CustomResourceDefinition, as it is installed into a cluster.
+pub fn definition() -> impl serde::Serialize {
+    <ModelDeployment as kube::CustomResourceExt>::crd()
+}

@@ -1,6 +1,6 @@
 //! `spec`: what the user wants.
 
-use crate::{ModelDeploymentStatus, Rollout};
+use crate::{ModelDeploymentStatus, Rollout, schema};
 use kube::CustomResource;
 use outrigger_wire::{EngineKind, Serving, Traffic};
 use schemars::JsonSchema;
@@ -19,11 +19,50 @@ use std::collections::BTreeMap;
     category = "all",
     namespaced,
     status = "ModelDeploymentStatus",
-    derive = "PartialEq"
+    derive = "PartialEq",
+    doc = "Serves one model: engine replicas behind sidecars, reachable through gateways, every change tried on a part of the callers first.",
+    scale(
+        spec_replicas_path = ".spec.scale.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(
+        name = "Stable",
+        type_ = "string",
+        json_path = ".status.stable",
+        description = "The revision that serves"
+    ),
+    printcolumn(
+        name = "Canary",
+        type_ = "string",
+        json_path = ".status.canary.revision",
+        description = "The revision that is tried"
+    ),
+    printcolumn(
+        name = "Weight",
+        type_ = "string",
+        json_path = ".status.share",
+        description = "The canary's share of callers"
+    ),
+    printcolumn(
+        name = "Available",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Available\")].status",
+        description = "Whether requests are served"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.message",
+        description = "What is so and what is waited for",
+        priority = 1
+    )
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = schema::spec)]
 pub struct ModelDeploymentSpec {
-    /// What clients ask for.
+    /// What clients ask for. Hot: a change reaches running proxies in about a second and restarts nothing.
     pub model: Model,
     /// What answers them. A change here makes a new revision, which is tried as a canary.
     pub engine: Engine,
@@ -32,44 +71,57 @@ pub struct ModelDeploymentSpec {
     pub scale: Scale,
     /// What the sidecar does. Hot: a change restarts nothing.
     #[serde(default)]
+    #[schemars(transform = schema::serving)]
     pub serving: Serving,
     /// What the gateway does. Hot.
     #[serde(default)]
+    #[schemars(transform = schema::traffic)]
     pub traffic: Traffic,
-    /// How a new revision is tried. Hot.
+    /// How a new revision is tried. Hot: a change re-evaluates the current step and restarts no canary.
     #[serde(default)]
     pub rollout: Rollout,
 }
 
-/// What clients ask for. Hot.
+/// What clients ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = schema::model)]
 pub struct Model {
-    /// The model's name, to which the engine answers: OpenAI's `model`, V2's `/v2/models/{name}`.
+    /// The model's name, to which the engine answers: OpenAI's `model`, V2's `/v2/models/{name}`. Letters, digits
+    /// and `. _ : / @ + -`, beginning and ending with a letter or digit, at most 253.
+    #[schemars(length(min = 1, max = 253), regex(pattern = schema::NAME_PATTERN))]
     pub name: String,
-    /// Further names; requests for them are rewritten to `name`.
+    /// Up to 16 further names under which clients may ask; requests for them are rewritten to `name`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 253), regex(pattern = schema::NAME_PATTERN)))]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub aliases: Vec<String>,
 }
 
-/// The inference engine of one revision.
+/// The inference engine of one revision. Nothing here has a default in the schema: the API server would write it
+/// into stored objects, and a later default would then look like a change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = schema::engine)]
 pub struct Engine {
     /// vLLM, MLServer or Custom: which dialect it speaks, how it is warmed up and what its progress is read from.
     /// Custom when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<EngineKind>,
-    /// The container image, in a cluster.
+    /// The container image, in a cluster. Required there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^\S+$"))]
     pub image: Option<String>,
-    /// The program, where `outrigger up` runs it on one machine.
+    /// The program, where `outrigger up` runs it on one machine. Required there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<Process>,
-    /// Arguments, added to the image's entrypoint or to the process's own.
+    /// Up to 256 arguments, added to the image's entrypoint or to the process's own. `{httpPort}` in one becomes
+    /// the port that the engine is to listen on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(max = 8192)))]
     pub args: Vec<String>,
-    /// The ports that the engine listens on in its pod; the kind's own when absent.
+    /// The ports that the engine listens on in its pod; the kind's own when absent. `outrigger up` gives each
+    /// engine a free one instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ports: Option<Ports>,
 }
@@ -79,12 +131,15 @@ pub struct Engine {
 #[serde(rename_all = "camelCase")]
 pub struct Process {
     /// The program: a path, or a name that is looked up in PATH.
+    #[schemars(length(min = 1, max = 4096))]
     pub command: String,
-    /// Its arguments, before `engine.args`.
+    /// Up to 256 arguments, before `engine.args`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(max = 8192)))]
     pub args: Vec<String>,
-    /// Its environment, added to that of `outrigger up`.
+    /// Up to 256 variables of its environment, added to that of `outrigger up`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 256), transform = bound_values)]
     pub env: BTreeMap<String, String>,
 }
 
@@ -92,8 +147,9 @@ pub struct Process {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Ports {
-    /// Where it answers HTTP. 8000 for vLLM, 8080 otherwise when absent.
+    /// Where it answers HTTP, 1 to 65535. 8000 for vLLM, 8080 otherwise when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
     pub http: Option<u16>,
 }
 
@@ -101,7 +157,7 @@ pub struct Ports {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Scale {
-    /// Replicas of the stable revision, 0 to 1000.
+    /// Replicas of the stable revision, 0 to 1000. A canary has its share of them in addition.
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: u32,
 }
@@ -109,5 +165,12 @@ pub struct Scale {
 impl Default for Scale {
     fn default() -> Self {
         Self { replicas: 1 }
+    }
+}
+
+/// Bounds the values of a map of strings, which no attribute of a field reaches.
+fn bound_values(schema: &mut schemars::Schema) {
+    if let Some(values) = schema.get_mut("additionalProperties").and_then(|v| v.as_object_mut()) {
+        values.insert("maxLength".to_owned(), 8192.into());
     }
 }

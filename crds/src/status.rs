@@ -1,7 +1,7 @@
 //! `status`: what was observed and decided. Everything that a rollout needs to go on after a restart stands here.
 
+use crate::{Condition, schema};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use outrigger_verdict::MetricVerdict;
 use outrigger_wire::{BasisPoints, Reference, RevisionId};
 use schemars::JsonSchema;
@@ -14,12 +14,18 @@ pub struct ModelDeploymentStatus {
     /// The generation of the spec that this status answers to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Grows with every change of weights or revisions and never falls.
+    /// Grows with every change of what gateways and sidecars are told, but for endpoints, and never falls.
     pub serial: u64,
+    /// When `serial` last grew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changed: Option<Timestamp>,
+    /// The first revision, until one of its replicas is ready and it becomes stable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub starting: Option<Starting>,
     /// The revision that serves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stable: Option<RevisionId>,
-    /// The stable revision before it and since when it isn't, for the rollback window.
+    /// The stable revision before it and since when it isn't: kept warm for the rollback window.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous: Option<Previous>,
     /// The revision that is tried.
@@ -29,21 +35,37 @@ pub struct ModelDeploymentStatus {
     pub failed: Vec<Failed>,
     /// The canary's share of callers, three ways.
     pub weights: Weights,
+    /// The canary's desired share of callers in words, `10%`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub share: String,
     /// Replicas of all revisions, for the `scale` subresource.
     pub replicas: i32,
     /// The label selector of the replicas, for the `scale` subresource.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
     /// What the canary was last judged by.
+    #[schemars(schema_with = "schema::verdicts")]
     pub verdicts: Vec<MetricVerdict>,
     /// Latencies against which slow requests are counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<Reference>,
-    /// Available, Progressing, Degraded and others.
+    /// How many references were made so far: the generation of the last one.
+    pub references: u32,
+    /// Available, Progressing, Degraded, Blocked, Undecided and WeightMismatch.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// In words, what is so and what is waited for.
     pub message: String,
+}
+
+/// The first revision, while none of its replicas has been ready yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Starting {
+    /// Which one.
+    pub revision: RevisionId,
+    /// Since when: its progress deadline counts from here.
+    pub since: Timestamp,
 }
 
 /// The stable revision before the present one.
@@ -66,13 +88,23 @@ pub struct Canary {
     pub started: Timestamp,
     /// The step, from 0; the number of steps stands for the implicit step of 100.
     pub step: u32,
+    /// The weight in percent that `stepReached` is about: a step whose weight is edited is reached anew.
+    #[serde(default)]
+    pub step_weight: u8,
     /// When the step's weight was first reached, from which its hold counts; absent until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_reached: Option<Timestamp>,
-    /// When something last advanced: the canary's start, a replica becoming ready, a step.
+    /// When something last advanced: the canary's start, a replica becoming ready, a step. While replicas are
+    /// lacking the progress deadline counts from here.
     pub progressed: Timestamp,
+    /// The most replicas that were ready at once since none was lacking: one more is progress.
+    #[serde(default)]
+    pub most_ready: u32,
+    /// Whether replicas are lacking.
+    #[serde(default)]
+    pub lacking: bool,
     /// The tests' sums (see `outrigger-verdict`), and when they were stored.
-    #[schemars(schema_with = "any_object")]
+    #[schemars(schema_with = "schema::any_object")]
     pub analysis: outrigger_verdict::State,
     /// When `analysis` was stored.
     pub analysed: Timestamp,
@@ -88,6 +120,9 @@ pub struct Failed {
     pub at: Timestamp,
     /// Why, in a sentence.
     pub reason: String,
+    /// Whether the spec has asked for another revision since: asking for this one again then tries it again.
+    #[serde(default)]
+    pub withdrawn: bool,
 }
 
 /// The canary's share of callers, in hundredths of a percent.
@@ -102,8 +137,4 @@ pub struct Weights {
     /// The share of requests that gateways counted under the present serial.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed: Option<BasisPoints>,
-}
-
-fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
