@@ -1,0 +1,290 @@
+//! The ladder, rung by rung.
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// An engine's health with a clock, an idle engine, and the actions that were asked for.
+struct Case {
+    health: Health,
+    now: Instant,
+    load: Load,
+    actions: Vec<Action>,
+}
+
+impl Case {
+    fn new() -> Self {
+        let now = Instant::now();
+        let health = Health::new(Settings { stall_after: 30 * SECOND }, now);
+        let load = Load { in_flight: 0, progress: now, stretch: Duration::ZERO };
+        Self { health, now, load, actions: Vec::new() }
+    }
+
+    /// Up, warmed and idle.
+    fn ready() -> Self {
+        let mut case = Self::new();
+        case.come_up();
+        case
+    }
+
+    fn tell(&mut self, event: Event) -> &mut Self {
+        let actions = self.health.step(event, self.now);
+        self.actions.extend(actions);
+        self
+    }
+
+    fn come_up(&mut self) {
+        self.tell(Event::Tick);
+        assert_eq!(self.take(), [Action::Dial]);
+        self.tell(Event::Dialled(Dial::Taken));
+        let n = self.health.incarnation();
+        assert_eq!(self.take(), [Action::AskReady(n)]);
+        self.tell(Event::AskedReady(n, Answer::Good));
+        assert_eq!(self.take(), [Action::WarmUp(n)]);
+        assert_eq!(self.health.state(), EngineState::Warming);
+        self.tell(Event::WarmedUp(n, Answer::Good));
+        assert_eq!((self.health.state(), self.take()), (EngineState::Ready, vec![]));
+    }
+
+    fn take(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// One request is in the engine from now on.
+    fn work(&mut self) -> &mut Self {
+        self.load = Load { in_flight: 1, progress: self.now, stretch: Duration::ZERO };
+        self.tell(Event::Load(self.load))
+    }
+
+    /// Time passes a second at a time, as the loop samples it.
+    fn pass(&mut self, seconds: u64) -> &mut Self {
+        for _ in 0..seconds {
+            self.now += SECOND;
+            self.tell(Event::Load(self.load));
+        }
+        self
+    }
+
+    fn aborted(&self) -> bool {
+        self.actions.iter().any(|a| matches!(a, Action::Abort(_)))
+    }
+}
+
+/// proves H.4
+#[test]
+fn ready_means_that_an_inference_was_answered() {
+    let mut case = Case::new();
+    case.tell(Event::Tick);
+    assert_eq!((case.health.state(), case.take()), (EngineState::Starting, vec![Action::Dial]));
+    case.tell(Event::Dialled(Dial::Refused));
+    assert_eq!(case.health.state(), EngineState::Starting, "it was never there");
+    case.now += SECOND;
+    case.tell(Event::Tick).tell(Event::Dialled(Dial::Taken));
+    assert_eq!(case.take(), [Action::Dial, Action::AskReady(1)]);
+    case.tell(Event::AskedReady(1, Answer::Bad));
+    assert_eq!((case.health.state(), case.take()), (EngineState::Starting, vec![]), "still loading");
+    case.now += SECOND;
+    case.tell(Event::Tick).tell(Event::AskedReady(1, Answer::Good));
+    assert_eq!(case.take(), [Action::AskReady(1), Action::WarmUp(1)]);
+    for answer in [Answer::Bad, Answer::Nothing, Answer::Busy] {
+        case.tell(Event::WarmedUp(1, answer));
+        assert_eq!(case.health.state(), EngineState::Warming, "{answer:?}");
+        assert!(case.health.wake_at(case.now).is_some());
+        case.now += 3 * SECOND;
+        case.tell(Event::Tick);
+        assert_eq!(case.take(), [Action::WarmUp(1)]);
+    }
+    case.tell(Event::WarmedUp(1, Answer::Good));
+    assert_eq!(case.health.state(), EngineState::Ready);
+    assert_eq!(case.health.wake_at(case.now), None, "an idle engine costs nothing");
+}
+
+/// proves H.2, H.4
+#[test]
+fn a_crash_is_noticed_on_the_first_refused_connection() {
+    let mut case = Case::ready();
+    case.work();
+    case.tell(Event::Refused);
+    assert_eq!((case.health.state(), case.take()), (EngineState::Gone, vec![Action::Dial]));
+    case.tell(Event::Dialled(Dial::Refused));
+    case.now += SECOND;
+    // Answers that were asked of the old one say nothing about the new one.
+    case.come_up();
+    assert_eq!(case.health.incarnation(), 2);
+    let mut case = Case::ready();
+    case.tell(Event::HoldEnded);
+    assert_eq!(case.health.state(), EngineState::Gone);
+    case.tell(Event::Dialled(Dial::Taken));
+    case.tell(Event::AskedReady(2, Answer::Good)).tell(Event::WarmedUp(1, Answer::Good));
+    assert_eq!(case.health.state(), EngineState::Warming, "the old run's warm-up doesn't count");
+}
+
+/// proves H.2
+#[test]
+fn an_engine_that_accepts_and_never_answers_climbs_the_ladder() {
+    let mut case = Case::ready();
+    case.work().pass(7);
+    assert_eq!(case.take(), []);
+    case.pass(1);
+    assert_eq!(case.take(), [Action::ReadCounters(1)]);
+    case.tell(Event::Counted(1, None)).pass(6);
+    case.take();
+    case.pass(1);
+    assert!(case.take().contains(&Action::Probe(1)));
+    case.pass(14);
+    assert_eq!((case.health.state(), case.aborted()), (EngineState::Ready, false));
+    case.pass(1);
+    assert_eq!((case.health.state(), case.aborted()), (EngineState::Stalled, true));
+    assert_eq!(case.health.restart(), None, "one rung at a time");
+    case.load.in_flight = 0;
+    case.tell(Event::Probed(1, Answer::Nothing)).pass(15);
+    let restart = case.health.restart().unwrap().clone();
+    assert_eq!(restart.incarnation, 1);
+    assert!(restart.reason.contains("no progress"), "{}", restart.reason);
+    case.tell(Event::HoldEnded);
+    assert_eq!(case.health.restart(), None, "the verdict doesn't outlive its incarnation");
+}
+
+/// proves H.1
+#[test]
+fn busy_is_not_dead() {
+    // Bytes, counters, and the answer to a small inference are each enough, for hours.
+    for sign in 0..3 {
+        let mut case = Case::ready();
+        case.work();
+        for i in 0..400u32 {
+            case.pass(10);
+            match sign {
+                0 => case.load.progress = case.now,
+                1 => drop(case.tell(Event::Counted(1, Some(f64::from(i))))),
+                _ => drop(case.tell(Event::Probed(1, Answer::Good))),
+            }
+            assert_eq!(case.health.state(), EngineState::Ready, "sign {sign}, {i}");
+        }
+        assert!(!case.aborted());
+        assert_eq!(case.health.restart(), None);
+    }
+}
+
+/// proves H.1
+#[test]
+fn a_long_prefill_stretches_the_bound_with_its_length() {
+    let mut case = Case::ready();
+    case.work();
+    case.load.stretch = stretch(100 * 2048);
+    case.tell(Event::Counted(1, Some(1.0)));
+    for _ in 0..129 {
+        case.pass(1).tell(Event::Counted(1, Some(1.0)));
+    }
+    assert_eq!((case.health.state(), case.aborted()), (EngineState::Ready, false));
+    case.pass(1);
+    assert_eq!(case.health.state(), EngineState::Stalled, "but not for ever");
+    assert_eq!(stretch(0), Duration::ZERO);
+    assert!(stretch(u64::MAX) > Duration::from_secs(1));
+}
+
+/// proves H.1
+#[test]
+fn lost_counters_are_not_counters_that_stand_still() {
+    let mut case = Case::ready();
+    case.work().tell(Event::Counted(1, Some(5.0)));
+    for _ in 0..100 {
+        case.pass(10).tell(Event::Counted(1, None)).tell(Event::Probed(1, Answer::Busy));
+    }
+    assert_eq!((case.health.state(), case.aborted()), (EngineState::Ready, false));
+    // The same answer from an engine whose counters do stand still proves nothing.
+    for _ in 0..3 {
+        case.pass(10).tell(Event::Counted(1, Some(5.0))).tell(Event::Probed(1, Answer::Busy));
+    }
+    assert_eq!(case.health.state(), EngineState::Stalled);
+}
+
+/// proves H.3
+#[test]
+fn an_error_or_a_refusal_is_no_reason_to_restart() {
+    for answer in [Answer::Bad, Answer::Busy] {
+        let mut case = Case::ready();
+        case.work();
+        for _ in 0..50 {
+            case.pass(20).tell(Event::Probed(1, answer));
+        }
+        assert_eq!((case.health.state(), case.health.restart()), (EngineState::Ready, None));
+    }
+}
+
+#[test]
+fn what_comes_back_by_itself_is_not_restarted() {
+    let mut case = Case::ready();
+    case.work().pass(50);
+    assert!(case.health.restart().is_some());
+    case.tell(Event::Probed(1, Answer::Good));
+    assert_eq!((case.health.state(), case.health.restart()), (EngineState::Ready, None));
+    // And what was not needed was not spent.
+    case.pass(50);
+    assert!(case.health.restart().is_some());
+}
+
+/// proves H.5
+#[test]
+fn one_restart_is_prepaid_and_no_more() {
+    let mut case = Case::ready();
+    case.work().pass(50);
+    assert!(case.health.restart().is_some());
+    case.tell(Event::HoldEnded).tell(Event::Dialled(Dial::Taken));
+    case.tell(Event::AskedReady(2, Answer::Good)).tell(Event::WarmedUp(2, Answer::Good));
+    assert_eq!(case.health.state(), EngineState::Ready);
+    case.work().pass(300);
+    assert_eq!((case.health.state(), case.health.restart()), (EngineState::Stalled, None), "budget spent");
+    case.pass(300);
+    assert_eq!(case.health.restart().unwrap().incarnation, 2, "ten minutes later there is one again");
+}
+
+#[test]
+fn an_idle_engine_is_never_stuck() {
+    let mut case = Case::ready();
+    case.pass(3600);
+    assert_eq!((case.health.state(), case.take()), (EngineState::Ready, vec![]));
+}
+
+#[test]
+fn a_changed_bound_holds_at_once() {
+    let mut case = Case::ready();
+    case.work().pass(5);
+    case.tell(Event::Settings(Settings { stall_after: 5 * SECOND }));
+    assert_eq!(case.health.state(), EngineState::Stalled);
+}
+
+#[test]
+fn an_engine_that_closes_idle_connections_is_held_by_fresh_ones() {
+    let mut case = Case::ready();
+    case.pass(40).tell(Event::HoldEnded);
+    assert_eq!(case.take(), [Action::Dial]);
+    case.tell(Event::Dialled(Dial::Taken));
+    case.tell(Event::AskedReady(2, Answer::Good)).tell(Event::WarmedUp(2, Answer::Good));
+    assert_eq!(case.health.wake_at(case.now), Some(case.now + 30 * SECOND));
+    case.take();
+    for _ in 0..10 {
+        case.pass(30);
+        assert_eq!(case.take(), [Action::Dial]);
+        // A failure of the renewal while the old one is held means nothing.
+        case.tell(Event::Dialled(Dial::Failed)).pass(1);
+        assert_eq!((case.take(), case.health.state()), (vec![Action::Dial], EngineState::Ready));
+        case.tell(Event::Dialled(Dial::Taken));
+    }
+    assert_eq!((case.health.state(), case.health.incarnation()), (EngineState::Ready, 2));
+    case.tell(Event::HoldEnded);
+    assert_eq!(case.health.state(), EngineState::Gone, "this one meant something");
+}
+
+#[test]
+fn an_engine_that_leaves_no_connection_open_is_not_taken_for_dead() {
+    let mut case = Case::ready();
+    case.tell(Event::HoldEnded).tell(Event::Dialled(Dial::Taken));
+    case.tell(Event::AskedReady(2, Answer::Good)).tell(Event::WarmedUp(2, Answer::Good));
+    for _ in 0..5 {
+        case.tell(Event::HoldEnded).pass(61).tell(Event::Dialled(Dial::Taken));
+        assert_eq!((case.health.state(), case.health.incarnation()), (EngineState::Ready, 2));
+    }
+    case.tell(Event::Refused);
+    assert_eq!(case.health.state(), EngineState::Gone);
+}
