@@ -79,12 +79,12 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The word for `x-outrigger-reason` and for metrics.
+    /// The word for `x-outrigger-reason` and for metrics, in snake case.
     pub const fn reason(self) -> &'static str {
         match self {
-            Self::QueueFull => "queue-full",
-            Self::QueueBytes => "queue-bytes",
-            Self::QueueDelay => "queue-delay",
+            Self::QueueFull => "queue_full",
+            Self::QueueBytes => "queue_bytes",
+            Self::QueueDelay => "queue_delay",
             Self::Deadline => "deadline",
         }
     }
