@@ -1,0 +1,5 @@
+//! Outrigger on the command line.
+
+pub mod load;
+pub mod screen;
+pub mod view;
