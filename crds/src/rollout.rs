@@ -83,7 +83,8 @@ pub struct Analysis {
     pub min_requests: u32,
     /// Additional errors that are tolerated, in percentage points, 0.1% to 50%.
     pub errors_margin: Percent,
-    /// Additional time to first token that is tolerated, 1% to 1000%.
+    /// Additional time to first token that is tolerated, 1% to 1000%. What counts as too slow is fixed when a
+    /// canary begins, so a change holds from the next canary on.
     pub first_token_margin: Percent,
 }
 

@@ -1,5 +1,7 @@
 //! `spec`: what the user wants.
 
+#![allow(clippy::duplicated_attributes, reason = "each printer column has its own `type_`")]
+
 use crate::{ModelDeploymentStatus, Rollout, schema};
 use kube::CustomResource;
 use outrigger_wire::{EngineKind, Serving, Traffic};

@@ -94,6 +94,10 @@ pub struct Canary {
     /// When the step's weight was first reached, from which its hold counts; absent until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_reached: Option<Timestamp>,
+    /// When the last step was left, with Pass from each analysis unless the step said otherwise: since then the
+    /// canary is in the implicit step of 100, and becomes stable when it has all replicas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passed: Option<Timestamp>,
     /// When something last advanced: the canary's start, a replica becoming ready, a step. While replicas are
     /// lacking the progress deadline counts from here.
     pub progressed: Timestamp,

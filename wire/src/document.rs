@@ -34,6 +34,11 @@ pub struct Document<T> {
 }
 
 impl<T> Document<T> {
+    /// What it says, and the lines alone.
+    pub fn split(self) -> (T, Document<()>) {
+        (self.value, Document { value: (), index: self.index })
+    }
+
     /// Gives each mistake the line of its path, or of the nearest field above it, and sorts them by line.
     pub fn locate(&self, mistakes: Vec<Mistake>) -> Vec<Mistake> {
         self.index.locate(mistakes)

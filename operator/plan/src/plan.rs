@@ -1,19 +1,25 @@
 //! What is to be done.
 
-use crate::World;
+use crate::rollout::Rollout;
+use crate::world::{Revision, World};
+use crate::{report, routes, workloads};
 use jiff::Timestamp;
+use outrigger_crds::status::Weights;
 use outrigger_crds::{Engine, ModelDeploymentStatus};
 use outrigger_verdict::MetricVerdict;
 use outrigger_wire::{EndpointConfig, RevisionId, Routes};
 use serde::{Deserialize, Serialize};
 
-/// What is to be done, with no choices left: write the status if it differs (guarded: a conflict means plan
-/// again), then the workloads and the routes.
+/// What is to be done, with no choices left, in this order: keep the revisions; write the status if it differs
+/// (guarded: a conflict means plan again); tell proxies `routes` and `endpoints`; then bring the workloads about.
+/// Each part is idempotent, so after a crash between two of them the plan of the world then is the same again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
-    /// How many replicas of which revision. A revision that isn't named has none and may be forgotten by the
-    /// store unless `status` names it.
+    /// Revisions to keep, whole: what `status` names can be run again after a restart. Others may be forgotten.
+    #[serde(default)]
+    pub revisions: Vec<Revision>,
+    /// How many replicas of which revision. A revision that isn't named has none.
     pub workloads: Vec<Workload>,
     /// What gateways are told.
     pub routes: Routes,
@@ -25,6 +31,12 @@ pub struct Plan {
     pub evidence_stored: bool,
     /// The verdicts as of now, whether or not they are stored yet.
     pub verdicts: Vec<MetricVerdict>,
+    /// The weights as of now, whether or not they are stored yet.
+    #[serde(default)]
+    pub weights: Weights,
+    /// Where the deployment stands, for who waits until it has settled.
+    #[serde(default)]
+    pub outcome: Outcome,
     /// What happened, to be told once `status` is written.
     pub events: Vec<Event>,
     /// When to plan again if nothing changes before.
@@ -45,23 +57,53 @@ pub struct Workload {
     pub replicas: u32,
 }
 
+/// Where a deployment stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
+    /// The first revision is not ready yet.
+    #[default]
+    Starting,
+    /// A canary is under way.
+    RollingOut,
+    /// The declared revision is stable.
+    Serving,
+    /// The declared revision failed and was rolled back; another spec is waited for.
+    RolledBack,
+    /// A replica can't be had: a port, a program.
+    Blocked,
+}
+
 /// Something that happened, in words a user understands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
     /// Whether something is wrong.
     pub warning: bool,
-    /// One word: `CanaryStarted`, `StepReached`, `Promoted`, `RolledBack`, `Blocked`.
+    /// One word: `Starting`, `Serving`, `CanaryStarted`, `StepReached`, `StepAdvanced`, `WeightLowered`, `Promoted`,
+    /// `RolledBack`, `Blocked`, `Unblocked`, `Undecided`, `WeightMismatch`, `RevisionLost`.
     pub reason: String,
     /// The sentence.
     pub message: String,
+}
+
+impl Event {
+    /// Something that went as wanted.
+    pub(crate) fn normal(reason: &str, message: String) -> Self {
+        Self { warning: false, reason: reason.to_owned(), message }
+    }
+
+    /// Something that is wrong.
+    pub(crate) fn warning(reason: &str, message: String) -> Self {
+        Self { warning: true, reason: reason.to_owned(), message }
+    }
 }
 
 /// Something that is waited for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Waiting {
-    /// What for: `hold`, `samples`, `replicas`, `gateways`, `drain`, `spec`.
+    /// What for: `hold`, `samples`, `verdict`, `replicas`, `capacity`, `gateways`, `drain`, `spec`.
     pub what: String,
     /// Why, in a sentence.
     pub why: String,
@@ -71,28 +113,32 @@ pub struct Waiting {
 }
 
 /// What is to be done in this world at this time.
-pub fn plan(world: &World, _now: Timestamp) -> Plan {
+pub fn plan(world: &World, now: Timestamp) -> Plan {
+    let mut rollout = Rollout::new(world, now);
+    rollout.decide();
+    rollout.seal();
+    report::report(&mut rollout);
+    let status = rollout.settle();
+    let workloads = workloads::workloads(&mut rollout, &status);
+    let outcome = report::outcome(&rollout);
+    let written = status == world.status;
+    let mut wake_at = rollout.edges.iter().copied().filter(|edge| *edge > now).min();
+    if !written {
+        // What was decided may allow the next decision, and its effects are another world.
+        wake_at = Some(now);
+    }
     Plan {
-        workloads: Vec::new(),
-        routes: Routes {
-            deployment: world.spec.key.clone(),
-            serial: world.status.serial,
-            model: world.spec.spec.model.name.clone(),
-            aliases: world.spec.spec.model.aliases.clone(),
-            traffic: world.spec.spec.traffic.clone(),
-            timeouts: world.spec.spec.serving.timeouts.clone(),
-            max_queue_delay: world.spec.spec.serving.admission.max_queue_delay,
-            stable: None,
-            canary: None,
-            weight: outrigger_wire::BasisPoints::ZERO,
-            reference: None,
-        },
-        endpoints: Vec::new(),
-        status: world.status.clone(),
-        evidence_stored: false,
-        verdicts: Vec::new(),
-        events: Vec::new(),
-        wake_at: None,
-        waiting_for: Vec::new(),
+        revisions: workloads::revisions(&rollout, &status, &workloads),
+        routes: routes::routes(&world.spec, &status, &world.replicas),
+        endpoints: routes::endpoints(&world.spec, &status, &world.replicas),
+        workloads,
+        evidence_stored: rollout.evidence_stored,
+        verdicts: rollout.verdicts.0,
+        weights: rollout.status.weights,
+        outcome,
+        events: if written { Vec::new() } else { rollout.events },
+        wake_at,
+        waiting_for: rollout.waiting,
+        status,
     }
 }

@@ -1,0 +1,250 @@
+//! What users are told: conditions, the message, what is waited for.
+
+use crate::plan::{Event, Outcome, Waiting};
+use crate::rollout::{Rollout, after, counted};
+use crate::world::Phase;
+use jiff::Timestamp;
+use outrigger_crds::{Condition, ModelDeploymentStatus, Time};
+
+/// A condition as it is now.
+struct Finding {
+    kind: &'static str,
+    holds: bool,
+    reason: &'static str,
+    message: String,
+}
+
+/// Fills in everything of the status that explains rather than decides.
+pub(crate) fn report(rollout: &mut Rollout<'_>) {
+    lack(rollout);
+    let findings = [
+        available(rollout),
+        progressing(rollout),
+        degraded(rollout),
+        blocked(rollout),
+        undecided(rollout),
+        mismatch(rollout),
+    ];
+    for finding in findings {
+        announce(rollout, &finding);
+        set(&mut rollout.status, rollout.now, finding);
+    }
+    let (name, alive) =
+        (rollout.world.spec.key.as_str(), |r: &&crate::Replica| r.phase != Phase::Terminating);
+    let name = name.split_once('/').map_or(name, |(_, name)| name);
+    rollout.status.selector = Some(format!("outrigger.dev/deployment={name}"));
+    rollout.status.replicas = rollout.world.replicas.iter().filter(alive).count() as i32;
+    let leaving = rollout.world.replicas.len() as u32 - rollout.status.replicas as u32;
+    if leaving > 0 {
+        let why = format!("{} to finish what is in flight", counted(leaving, "replica"));
+        rollout.waiting.push(Waiting { what: "drain".into(), why, until: None });
+    }
+    if rollout.has_failed() {
+        let why =
+            "the revision that the spec asks for has failed; a change of the spec is waited for".to_owned();
+        rollout.waiting.push(Waiting { what: "spec".into(), why, until: None });
+    }
+    rollout.status.message = message(rollout);
+}
+
+/// Where the deployment stands.
+pub(crate) fn outcome(rollout: &Rollout<'_>) -> Outcome {
+    if rollout.blocked.is_some() {
+        Outcome::Blocked
+    } else if rollout.status.canary.is_some() {
+        Outcome::RollingOut
+    } else if rollout.status.stable.is_none() {
+        Outcome::Starting
+    } else if rollout.has_failed() {
+        Outcome::RolledBack
+    } else if rollout.status.stable.as_ref() == Some(&rollout.declared) {
+        Outcome::Serving
+    } else {
+        Outcome::RollingOut
+    }
+}
+
+/// Replicas of the serving or starting revision that can't be had. A canary's are its own analysis' matter.
+fn lack(rollout: &mut Rollout<'_>) {
+    let limit = rollout.world.spec.spec.rollout.progress_deadline;
+    let starting = rollout.status.starting.clone();
+    let Some(id) = rollout.status.stable.clone().or_else(|| starting.as_ref().map(|s| s.revision.clone()))
+    else {
+        return;
+    };
+    let (ready, all) = (rollout.ready(&id), rollout.world.spec.spec.scale.replicas);
+    if ready >= all {
+        return;
+    }
+    // A first revision's deadline counts from its start; a serving one's, from its oldest lacking replica's.
+    let lacking = rollout.replicas(&id).filter(|r| r.phase != Phase::Ready).map(|r| r.created).min();
+    let since = starting.map(|starting| starting.since).or(lacking).or(rollout.status.changed);
+    let deadline = since.map(|since| after(since, limit));
+    let blocker = rollout.blocker(&id);
+    let over = deadline.is_some_and(|deadline| rollout.now >= deadline);
+    if over && blocker.is_some() {
+        rollout.blocked = blocker;
+        return;
+    }
+    if !over {
+        rollout.edges.extend(deadline);
+    }
+    let (what, why) = match blocker {
+        Some(blocker) => ("capacity", blocker),
+        None => ("replicas", format!("{ready} of {} of revision {id} are ready", counted(all, "replica"))),
+    };
+    rollout.waiting.push(Waiting { what: what.into(), why, until: deadline.filter(|_| !over) });
+}
+
+fn available(rollout: &Rollout<'_>) -> Finding {
+    let of = |holds, reason, message: &str| Finding {
+        kind: "Available",
+        holds,
+        reason,
+        message: message.to_owned(),
+    };
+    match &rollout.status.stable {
+        None => of(false, "Starting", "no replica has been ready yet"),
+        Some(stable) if rollout.ready(stable) > 0 => of(true, "Serving", "requests are served"),
+        Some(_) if rollout.world.spec.spec.scale.replicas == 0 => {
+            of(false, "ScaledToZero", "there are to be no replicas")
+        }
+        Some(_) => of(false, "NoReadyReplica", "no replica of the serving revision is ready"),
+    }
+}
+
+fn progressing(rollout: &Rollout<'_>) -> Finding {
+    let of = |holds, reason, message: String| Finding { kind: "Progressing", holds, reason, message };
+    let status = &rollout.status;
+    if let Some(blocked) = &rollout.blocked {
+        return of(false, "Blocked", blocked.clone());
+    }
+    if let Some(starting) = &status.starting {
+        let limit = rollout.world.spec.spec.rollout.progress_deadline;
+        let text = |words: &str| format!("revision {} {words}", starting.revision);
+        return match rollout.now < after(starting.since, limit) {
+            true => of(true, "Starting", text("is starting")),
+            false => {
+                of(false, "ProgressDeadlineExceeded", text(&format!("has no ready replica after {limit}")))
+            }
+        };
+    }
+    if let Some(canary) = &status.canary {
+        return of(true, "Canary", format!("revision {} is tried", canary.revision));
+    }
+    let failed = status.failed.iter().find(|failed| failed.revision == rollout.declared && !failed.withdrawn);
+    match failed {
+        Some(failed) => of(
+            false,
+            "RolledBack",
+            format!("revision {} was rolled back: {}", failed.revision, failed.reason),
+        ),
+        None => of(false, "Settled", "the revision that the spec asks for serves".to_owned()),
+    }
+}
+
+fn degraded(rollout: &Rollout<'_>) -> Finding {
+    let of = |holds, reason, message: String| Finding { kind: "Degraded", holds, reason, message };
+    let all = rollout.world.spec.spec.scale.replicas;
+    let Some(stable) = &rollout.status.stable else { return of(false, "Starting", String::new()) };
+    let ready = rollout.ready(stable);
+    if ready >= all {
+        return of(false, "AllReady", String::new());
+    }
+    of(true, "ReplicasNotReady", format!("{ready} of {} are ready", counted(all, "replica")))
+}
+
+fn blocked(rollout: &Rollout<'_>) -> Finding {
+    match &rollout.blocked {
+        Some(why) => Finding {
+            kind: "Blocked",
+            holds: true,
+            reason: "CannotStart",
+            message: format!("blocked: {why}"),
+        },
+        None => Finding { kind: "Blocked", holds: false, reason: "NotBlocked", message: String::new() },
+    }
+}
+
+fn undecided(rollout: &Rollout<'_>) -> Finding {
+    match &rollout.undecided {
+        Some(why) => {
+            Finding { kind: "Undecided", holds: true, reason: why.reason, message: why.message.clone() }
+        }
+        None => Finding { kind: "Undecided", holds: false, reason: "NotWaiting", message: String::new() },
+    }
+}
+
+fn mismatch(rollout: &Rollout<'_>) -> Finding {
+    match rollout.mismatch() {
+        Some(message) => Finding { kind: "WeightMismatch", holds: true, reason: "ShareDiffers", message },
+        None => Finding { kind: "WeightMismatch", holds: false, reason: "AsTold", message: String::new() },
+    }
+}
+
+/// Tells of a condition that is bad news when it begins, and of the end of being blocked.
+fn announce(rollout: &mut Rollout<'_>, finding: &Finding) {
+    let held = rollout.world.status.conditions.iter().any(|c| c.type_ == finding.kind && c.status == "True");
+    let bad = matches!(finding.kind, "Blocked" | "Undecided" | "WeightMismatch");
+    if bad && finding.holds && !held {
+        rollout.events.push(Event::warning(finding.kind, finding.message.clone()));
+    } else if finding.kind == "Blocked" && held && !finding.holds {
+        rollout.events.push(Event::normal("Unblocked", "replicas can be had again".to_owned()));
+    }
+}
+
+/// Sets a condition; when it changes from true to false or back is kept while it doesn't.
+fn set(status: &mut ModelDeploymentStatus, now: Timestamp, finding: Finding) {
+    let text = if finding.holds { "True" } else { "False" };
+    let before = status.conditions.iter().position(|c| c.type_ == finding.kind);
+    let since = before.and_then(|i| status.conditions.get(i)).filter(|c| c.status == text);
+    // Whole seconds, as the API stores them: what is written is what is read.
+    let whole = || Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
+    let condition = Condition {
+        last_transition_time: since.map_or_else(whole, |c| c.last_transition_time.clone()),
+        message: finding.message,
+        observed_generation: status.observed_generation,
+        reason: finding.reason.to_owned(),
+        status: text.to_owned(),
+        type_: finding.kind.to_owned(),
+    };
+    match before.and_then(|i| status.conditions.get_mut(i)) {
+        Some(place) => *place = condition,
+        None => status.conditions.push(condition),
+    }
+}
+
+/// In words, what is so and what is waited for.
+fn message(rollout: &Rollout<'_>) -> String {
+    let status = &rollout.status;
+    let mut text = match (&status.stable, &status.starting, &status.canary) {
+        (None, Some(starting), _) => format!("Revision {} is starting", starting.revision),
+        (None, None, _) => "Nothing serves".to_owned(),
+        (Some(stable), _, Some(canary)) => {
+            let steps = rollout.world.spec.spec.rollout.steps.len();
+            let step = match canary.passed {
+                Some(_) => "taking over".to_owned(),
+                None => format!("step {} of {steps}", canary.step + 1),
+            };
+            let (id, share) = (&canary.revision, status.weights.desired);
+            format!("Revision {stable} serves; canary {id} takes {share} of callers ({step})")
+        }
+        (Some(stable), _, None) => format!("Revision {stable} serves"),
+    };
+    if let Some(failed) = status.failed.iter().find(|f| f.revision == rollout.declared && !f.withdrawn) {
+        text.push_str(&format!("; revision {} was rolled back: {}", failed.revision, failed.reason));
+    }
+    if let Some(blocked) = &rollout.blocked {
+        text.push_str(&format!("; blocked: {blocked}"));
+    }
+    if let Some(undecided) = &rollout.undecided {
+        text.push_str(&format!("; {}", undecided.message));
+    }
+    for waiting in &rollout.waiting {
+        text.push_str(&format!("; waiting: {}", waiting.why));
+        if let Some(until) = waiting.until {
+            text.push_str(&format!(" (until {})", until.strftime("%H:%M:%S UTC")));
+        }
+    }
+    text
+}
