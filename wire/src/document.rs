@@ -111,3 +111,8 @@ fn cut(index: &Index, mut mistakes: Vec<Mistake>) -> Vec<Mistake> {
     }
     located
 }
+
+/// Writes a value as YAML, which [`read`] reads again.
+pub fn write<T: serde::Serialize>(value: &T) -> Result<String, Mistake> {
+    serde_yaml::to_string(value).map_err(|e| Mistake::new("", format!("this can't be written as YAML: {e}")))
+}
