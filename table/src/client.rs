@@ -1,10 +1,27 @@
 //! A proxy's end.
 
-use outrigger_wire::{DeploymentKey, EndpointConfig, Routes, Subscription, stream::Report};
+use crate::lines::Cutter;
+use crate::{disk, post};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use outrigger_wire::stream::{Change, HEARTBEAT, Report, STREAM_PATH, Subscribe, Version};
+use outrigger_wire::{DeploymentKey, EndpointConfig, Routes, Subscription};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::{sleep, timeout};
+
+/// A stream from which nothing is heard for this long is dead.
+const SILENCE: Duration = HEARTBEAT.saturating_mul(3);
+/// The shortest and longest rests between two attempts; each is drawn between half and the whole, so that a
+/// thousand sidecars don't dial in step.
+const REST: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// The most deployments that are taken in.
+const MOST_DEPLOYMENTS: usize = 20_000;
 
 /// Where to subscribe and as whom.
 #[derive(Clone, Debug)]
@@ -32,12 +49,21 @@ pub struct Table {
 #[derive(Debug)]
 pub struct Client {
     table: watch::Receiver<Arc<Table>>,
+    reports: watch::Sender<Option<Report>>,
+    tasks: Vec<AbortHandle>,
 }
 
 impl Client {
-    /// Starts the subscription on the current runtime.
-    pub fn start(_config: ClientConfig) -> Self {
-        Self { table: watch::channel(Arc::default()).1 }
+    /// Starts the subscription on the current runtime, from the table on disk where there is one.
+    pub fn start(config: ClientConfig) -> Self {
+        let kept = config.state_dir.as_deref().map(disk::load).unwrap_or_default();
+        let (sender, table) = watch::channel(Arc::new(kept));
+        let (reports, newest) = watch::channel(None);
+        // The server that answers the stream is the one that reports go to.
+        let (answering, at) = watch::channel(None);
+        let follow = tokio::spawn(Follower { config, table: sender, answering }.follow());
+        let post = tokio::spawn(post::post(newest, at));
+        Self { table, reports, tasks: vec![follow.abort_handle(), post.abort_handle()] }
     }
 
     /// The table, now and whenever it changes.
@@ -46,5 +72,163 @@ impl Client {
     }
 
     /// Sends a report soon. Only the newest is kept: reports are cumulative.
-    pub fn report(&self, _report: Report) {}
+    pub fn report(&self, report: Report) {
+        self.reports.send_replace(Some(report));
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
+}
+
+struct Follower {
+    config: ClientConfig,
+    table: watch::Sender<Arc<Table>>,
+    answering: watch::Sender<Option<String>>,
+}
+
+impl Follower {
+    async fn follow(self) {
+        let mut rest = REST.0;
+        for server in self.config.servers.iter().cycle() {
+            let mut synced = false;
+            let why = self.subscribe(server, &mut synced).await;
+            self.answering.send_replace(None);
+            self.table.send_if_modified(|table| {
+                let was = table.live;
+                Arc::make_mut(table).live = false;
+                was
+            });
+            rest = if synced { REST.0 } else { (rest * 2).min(REST.1) };
+            tracing::debug!(server, why, "the table's stream ended");
+            sleep(rest.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        }
+        // No servers: the table stays what it is.
+        std::future::pending().await
+    }
+
+    /// Follows one server's stream until it ends, and says why it did.
+    async fn subscribe(&self, server: &str, synced: &mut bool) -> String {
+        let have = versions(&self.table.borrow());
+        let subscribe = Subscribe { subscription: self.config.subscription.clone(), have };
+        let answer = async {
+            let mut connection = post::connect(server).await?;
+            let answer = post::send(&mut connection, server, STREAM_PATH, &subscribe).await?;
+            Ok::<_, String>((connection, answer))
+        };
+        let (_connection, mut body) = match timeout(SILENCE, answer).await {
+            Err(_) => return "no answer in time".to_owned(),
+            Ok(Err(why)) => return why,
+            Ok(Ok((_, answer))) if !answer.status().is_success() => {
+                return format!("status {}", answer.status());
+            }
+            Ok(Ok((connection, answer))) => (connection, answer.into_body()),
+        };
+        let mut cutter = Cutter::default();
+        loop {
+            let piece = match timeout(SILENCE, next_piece(&mut body)).await {
+                Err(_) => return "silence".to_owned(),
+                Ok(Err(why)) => return why,
+                Ok(Ok(piece)) => piece,
+            };
+            if let Err(why) = cutter.push(&piece) {
+                return why;
+            }
+            if let Err(why) = self.take_in(&mut cutter, server, synced).await {
+                return why;
+            }
+        }
+    }
+
+    /// Takes in the whole lines that have come, in one step: a weight and the endpoints that it needs are never
+    /// seen apart.
+    async fn take_in(&self, cutter: &mut Cutter, server: &str, synced: &mut bool) -> Result<(), String> {
+        let mut table = Table::clone(&self.table.borrow());
+        let mut differs = false;
+        while let Some(line) = cutter.next_line() {
+            let change = serde_json::from_slice(&line).map_err(|error| format!("not a change: {error}"))?;
+            if matches!(change, Change::Synced) {
+                *synced = true;
+                table.live = true;
+                differs = true;
+                self.answering.send_replace(Some(server.to_owned()));
+            } else {
+                differs |= apply(&mut table, change);
+            }
+        }
+        if !differs {
+            return Ok(());
+        }
+        self.table.send_replace(Arc::new(table.clone()));
+        if let (true, Some(folder)) = (*synced, self.config.state_dir.clone()) {
+            let stored = tokio::task::spawn_blocking(move || disk::store(&folder, &table)).await;
+            if let Ok(Err(error)) = stored {
+                tracing::warn!(%error, "the table can't be kept on disk");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Applies one change; whether anything differs. A lower serial is refused: whoever sends it has an old cache,
+/// and must not undo a rollback.
+fn apply(table: &mut Table, change: Change) -> bool {
+    match change {
+        Change::Routes(routes) => {
+            let known = table.routes.get(&routes.deployment);
+            if let Some(known) = known.filter(|known| known.serial > routes.serial) {
+                tracing::warn!(deployment = %routes.deployment, known = known.serial, offered = routes.serial,
+                    "refused routes with a lower serial");
+                return false;
+            }
+            if known.is_none() && table.routes.len() >= MOST_DEPLOYMENTS {
+                tracing::warn!(deployment = %routes.deployment, "refused: {MOST_DEPLOYMENTS} deployments are known");
+                return false;
+            }
+            let routes = Arc::new(*routes);
+            let before = table.routes.insert(routes.deployment.clone(), Arc::clone(&routes));
+            before.as_ref() != Some(&routes)
+        }
+        Change::Removed(key) => table.routes.remove(&key).is_some(),
+        Change::Endpoint(config) => {
+            if table.endpoint.as_ref().is_some_and(|known| known.serial > config.serial) {
+                tracing::warn!(offered = config.serial, "refused a configuration with a lower serial");
+                return false;
+            }
+            let before = table.endpoint.replace(Arc::new(*config));
+            before != table.endpoint
+        }
+        Change::Synced | Change::Alive => false,
+    }
+}
+
+/// The versions of what a table holds, to resume from.
+fn versions(table: &Table) -> BTreeMap<String, Version> {
+    fn version<T: serde::Serialize>(serial: u64, value: &T) -> Option<Version> {
+        serde_json::to_vec(value).ok().map(|json| Version::of(serial, &json))
+    }
+    let routes = table
+        .routes
+        .iter()
+        .filter_map(|(key, routes)| Some((key.0.clone(), version(routes.serial, &**routes)?)));
+    let endpoint = table.endpoint.as_deref();
+    let endpoint =
+        endpoint.and_then(|config| Some((config.endpoint.0.clone(), version(config.serial, config)?)));
+    routes.chain(endpoint).collect()
+}
+
+async fn next_piece(body: &mut Incoming) -> Result<Bytes, String> {
+    loop {
+        match body.frame().await {
+            None => return Err("the server ended the stream".to_owned()),
+            Some(Err(error)) => return Err(error.to_string()),
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    return Ok(data);
+                }
+            }
+        }
+    }
 }

@@ -1,8 +1,15 @@
 //! The stream between planner and proxies, both ends: routes and hot fields out, acknowledgements and reports
 //! back. No Kubernetes, so that `outrigger up` uses it too. The protocol's types are `outrigger_wire::stream`'s.
+//!
+//! Nothing here queues: a subscriber is behind by what it has not yet read, and is told the newest value of each
+//! key when it does; of each proxy's reports only the newest is kept, for they are cumulative.
 
 pub mod client;
+mod disk;
+mod lines;
+mod post;
 pub mod server;
+mod state;
 
 pub use client::{Client, ClientConfig, Table};
-pub use server::Server;
+pub use server::{Reports, Server};

@@ -1,33 +1,278 @@
 //! The planner's end.
 
-use outrigger_wire::{EndpointConfig, GatewayId, Routes, stream::Report};
-use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use crate::lines::LineBody;
+use crate::state::{Sent, State, line};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Either, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use outrigger_wire::stream::{Change, HEARTBEAT, REPORTS_PATH, Report, STREAM_PATH, Subscribe};
+use outrigger_wire::{EndpointConfig, GatewayId, Routes, Subscription};
+use serde::de::DeserializeOwned;
+use std::convert::Infallible;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::time::{sleep, timeout};
+
+/// The most connections at once: a sidecar and a gateway hold two each, and a cluster of two thousand replicas
+/// is beyond what one operator serves.
+const MOST_CONNECTIONS: usize = 8_192;
+/// The largest request, in bytes: a report of a thousand deployments has about 4 MiB.
+const LARGEST_REQUEST: usize = 16 << 20;
+/// The most senders whose reports are kept.
+const MOST_SENDERS: usize = 8_192;
+/// How long a request's head and body may take.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+/// A subscriber that takes no line for this long is cut off; it will dial again.
+const SLOWEST_READER: Duration = Duration::from_secs(30);
+/// How long accepting rests after an error such as too many open files.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+type Answer = Response<Either<LineBody, Full<Bytes>>>;
 
 /// Serves the table. Cheap to clone: all clones are one server.
 #[derive(Clone, Debug)]
-pub struct Server {}
+pub struct Server {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// Counts the changes: each subscriber looks at the state when it moves.
+    changed: watch::Sender<u64>,
+    reported: Notify,
+}
+
+impl Shared {
+    /// Nothing panics while it is held; were something to, the state is still whole after every statement.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The reports that proxies send: of each sender only the newest, for they are cumulative.
+#[derive(Debug)]
+pub struct Reports {
+    shared: Arc<Shared>,
+}
+
+impl Reports {
+    /// The next report; waits for one. Cancel safe.
+    pub async fn recv(&mut self) -> Option<Report> {
+        loop {
+            let reported = self.shared.reported.notified();
+            if let Some((_, report)) = self.shared.state().reports.pop_first() {
+                return Some(report);
+            }
+            reported.await;
+        }
+    }
+}
 
 impl Server {
-    /// A server with an empty table, and the reports that proxies send to it. Reports are cumulative, so where
-    /// the receiver is slow only the newest of each sender is kept.
-    pub fn new() -> (Self, mpsc::Receiver<Report>) {
-        (Self {}, mpsc::channel(1).1)
+    /// A server with an empty table, and the reports that proxies send to it.
+    pub fn new() -> (Self, Reports) {
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            changed: watch::channel(0).0,
+            reported: Notify::new(),
+        });
+        (Self { shared: Arc::clone(&shared) }, Reports { shared })
     }
 
-    /// Serves until the future is dropped.
-    pub async fn serve(&self, _listener: TcpListener) -> std::io::Result<()> {
-        std::future::pending().await
+    /// Serves until the future is dropped; its connections end with it.
+    ///
+    /// # Errors
+    /// None at present: errors of accepting are waited out.
+    pub async fn serve(&self, listener: TcpListener) -> io::Result<()> {
+        let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let mut connections = tokio::task::JoinSet::new();
+        loop {
+            while connections.try_join_next().is_some() {}
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return Ok(()) };
+            match listener.accept().await {
+                Ok((socket, _)) => {
+                    let server = self.clone();
+                    connections.spawn(async move {
+                        server.connection(socket).await;
+                        drop(slot);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the table's listener can't accept");
+                    sleep(ACCEPT_REST).await;
+                }
+            }
+        }
     }
 
     /// The routes of all deployments are now these: what differs is pushed to every gateway at once.
-    pub fn publish(&self, _routes: Vec<Routes>) {}
+    pub fn publish(&self, routes: Vec<Routes>) {
+        let differs = self.shared.state().set_routes(routes);
+        self.push_if(differs);
+    }
 
     /// The configurations of all sidecars are now these.
-    pub fn publish_endpoints(&self, _endpoints: Vec<EndpointConfig>) {}
+    pub fn publish_endpoints(&self, endpoints: Vec<EndpointConfig>) {
+        let differs = self.shared.state().set_endpoints(endpoints);
+        self.push_if(differs);
+    }
 
     /// Gateways whose stream lives.
     pub fn live_gateways(&self) -> Vec<GatewayId> {
-        Vec::new()
+        self.shared.state().live()
     }
+
+    fn push_if(&self, differs: bool) {
+        if differs {
+            self.shared.changed.send_modify(|epoch| *epoch += 1);
+        }
+    }
+
+    async fn connection(&self, socket: TcpStream) {
+        socket.set_nodelay(true).ok();
+        let service = service_fn(|request| async { Ok::<_, Infallible>(self.answer(request).await) });
+        let served = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(REQUEST_TIME.saturating_mul(6))
+            .serve_connection(TokioIo::new(socket), service)
+            .await;
+        if let Err(error) = served {
+            tracing::debug!(%error, "a table connection ended");
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        if request.method() != Method::POST {
+            return refusal(StatusCode::METHOD_NOT_ALLOWED, "POST only");
+        }
+        match request.uri().path() {
+            STREAM_PATH => match read::<Subscribe>(request).await {
+                Ok(subscribe) => self.subscribe(subscribe),
+                Err(refusal) => *refusal,
+            },
+            REPORTS_PATH => match read::<Report>(request).await {
+                Ok(report) => self.reported(report),
+                Err(refusal) => *refusal,
+            },
+            _ => refusal(StatusCode::NOT_FOUND, "there are /v1/stream and /v1/reports"),
+        }
+    }
+
+    fn reported(&self, report: Report) -> Answer {
+        let mut state = self.shared.state();
+        let sender = match &report {
+            Report::Gateway(report) => {
+                state.heard(&report.gateway);
+                format!("gateway/{}", report.gateway)
+            }
+            Report::Endpoint(report) => format!("endpoint/{}", report.endpoint),
+        };
+        if state.reports.len() >= MOST_SENDERS && !state.reports.contains_key(&sender) {
+            return refusal(StatusCode::SERVICE_UNAVAILABLE, "too many senders");
+        }
+        state.reports.insert(sender, report);
+        drop(state);
+        self.shared.reported.notify_one();
+        let mut answer = Response::new(Either::Right(Full::default()));
+        *answer.status_mut() = StatusCode::NO_CONTENT;
+        answer
+    }
+
+    fn subscribe(&self, subscribe: Subscribe) -> Answer {
+        // One line at a time: what a subscriber has not read is not formed yet.
+        let (lines, body) = mpsc::channel(1);
+        let server = self.clone();
+        tokio::spawn(async move { server.feed(subscribe, lines).await });
+        let mut answer = Response::new(Either::Left(LineBody(body)));
+        answer.headers_mut().insert(
+            hyper::header::CONTENT_TYPE,
+            hyper::header::HeaderValue::from_static("application/x-ndjson"),
+        );
+        answer
+    }
+
+    /// Sends what the subscriber lacks, now and at every change, until it leaves.
+    async fn feed(&self, subscribe: Subscribe, lines: mpsc::Sender<Bytes>) {
+        let _open = Open::new(&self.shared, &subscribe.subscription);
+        let mut sent: Sent = subscribe.have;
+        let mut changed = self.shared.changed.subscribe();
+        let mut synced = false;
+        loop {
+            changed.mark_unchanged();
+            let behind = self.shared.state().behind(&subscribe.subscription, &mut sent);
+            if let Some(mut behind) = behind {
+                if !synced {
+                    behind.extend(line(&Change::Synced));
+                    synced = true;
+                }
+                for line in behind {
+                    if !matches!(timeout(SLOWEST_READER, lines.send(line)).await, Ok(Ok(()))) {
+                        return;
+                    }
+                }
+            }
+            let next = tokio::select! {
+                moved = changed.changed() => if moved.is_err() { return } else { None },
+                () = sleep(HEARTBEAT) => line(&Change::Alive),
+                () = lines.closed() => return,
+            };
+            if let Some(alive) = next
+                && !matches!(timeout(SLOWEST_READER, lines.send(alive)).await, Ok(Ok(())))
+            {
+                return;
+            }
+        }
+    }
+}
+
+/// While it lives, the gateway's stream counts as open.
+struct Open<'a>(&'a Shared, Option<GatewayId>);
+
+impl<'a> Open<'a> {
+    fn new(shared: &'a Shared, who: &Subscription) -> Self {
+        let gateway = match who {
+            Subscription::Gateway(id) => Some(id.clone()),
+            Subscription::Endpoint(_) => None,
+        };
+        if let Some(id) = &gateway {
+            shared.state().opened(id);
+        }
+        Self(shared, gateway)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = &self.1 {
+            self.0.state().closed(id);
+        }
+    }
+}
+
+async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Box<Answer>> {
+    let body = Limited::new(request.into_body(), LARGEST_REQUEST);
+    #[allow(clippy::disallowed_methods, reason = "bounded by LARGEST_REQUEST just above")]
+    let body = timeout(REQUEST_TIME, body.collect()).await;
+    let body = match body {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(_)) => {
+            return Err(Box::new(refusal(StatusCode::PAYLOAD_TOO_LARGE, "too large or broken off")));
+        }
+        Err(_) => return Err(Box::new(refusal(StatusCode::REQUEST_TIMEOUT, "the body took too long"))),
+    };
+    serde_json::from_slice(&body)
+        .map_err(|error| Box::new(refusal(StatusCode::BAD_REQUEST, &error.to_string())))
+}
+
+fn refusal(status: StatusCode, words: &str) -> Answer {
+    let mut answer = Response::new(Either::Right(Full::new(Bytes::from(format!("{words}\n")))));
+    *answer.status_mut() = status;
+    answer
 }

@@ -47,6 +47,13 @@ pub struct Version {
     pub content: u64,
 }
 
+impl Version {
+    /// The version of a value whose JSON is this.
+    pub fn of(serial: u64, json: &[u8]) -> Self {
+        Self { serial, content: xxhash_rust::xxh3::xxh3_64(json) }
+    }
+}
+
 /// One line of the stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
