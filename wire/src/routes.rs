@@ -22,6 +22,7 @@ pub struct Routes {
     pub deployment: DeploymentKey,
     /// Grows with every change of weights or revisions and never falls: a proxy refuses a lower one, so a server
     /// with an old cache can't undo a rollback. Endpoints may change while it stands.
+    #[serde(default)]
     pub serial: u64,
     /// The name that the engines answer to; requests for an alias are rewritten to it.
     pub model: String,
@@ -29,10 +30,14 @@ pub struct Routes {
     #[serde(default)]
     pub aliases: Vec<String>,
     /// Cohort and breaker.
+    #[serde(default)]
     pub traffic: Traffic,
     /// Bounds on the parts of a request.
+    #[serde(default)]
     pub timeouts: Timeouts,
     /// The most that an admitted request waits in a sidecar's queue; a gateway's first-byte bound allows for it.
+    /// Where it isn't given: what a sidecar allows by default.
+    #[serde(default = "default_max_queue_delay")]
     pub max_queue_delay: Period,
     /// The revision that serves; absent until the first one is ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -41,10 +46,15 @@ pub struct Routes {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<RevisionRoute>,
     /// The canary's share of callers.
+    #[serde(default)]
     pub weight: BasisPoints,
     /// Latencies against which slow requests are counted; absent until stable's are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<Reference>,
+}
+
+fn default_max_queue_delay() -> Period {
+    crate::serving::Admission::default().max_queue_delay
 }
 
 /// One live revision.
