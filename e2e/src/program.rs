@@ -122,13 +122,21 @@ impl Running {
         }
     }
 
-    /// Asks it to end as Ctrl-C does, and waits.
+    /// Asks it to end, as Ctrl-C does.
+    ///
+    /// # Errors
+    /// When it has ended already.
+    pub fn interrupt(&self) -> Result<()> {
+        let id = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        Ok(rustix::process::kill_process(id.context("a process has an id")?, rustix::process::Signal::INT)?)
+    }
+
+    /// Asks it to end, and waits.
     ///
     /// # Errors
     /// When it has not ended within `bound`.
     pub fn stop(mut self, bound: Duration) -> Result<ExitStatus> {
-        let id = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
-        rustix::process::kill_process(id.context("a process has an id")?, rustix::process::Signal::INT)?;
+        self.interrupt()?;
         self.wait(bound)
     }
 
