@@ -62,4 +62,5 @@ pub mod refuse;
 pub mod serve;
 pub mod signals;
 pub mod threads;
+mod timer;
 pub mod upstream;

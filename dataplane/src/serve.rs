@@ -1,11 +1,22 @@
 //! The server side: HTTP/1.1 and HTTP/2 (prior knowledge) on one port.
+//!
+//! hyper does the protocols. What stands between it and the socket ([`io`]) checks heads against smuggling, holds
+//! pipelined requests back until their turn, so that a client's leaving is always noticed, and keeps the clock of
+//! clients that are slow ([`connection`]).
 
 use crate::body::{Body, Hooks};
 use http::Response;
 use hyper::body::Incoming;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
+
+mod answer;
+mod connection;
+mod drive;
+mod io;
+
+pub use connection::Connection;
+pub(crate) use drive::{Local, Phase, drive};
 
 /// A request as it arrives: its head has passed the check against smuggling.
 pub type Request = http::Request<Incoming>;
@@ -23,21 +34,8 @@ pub trait Service: 'static {
     ) -> impl Future<Output = Response<Body<Self::Hooks>>>;
 }
 
-/// A client's connection.
-#[derive(Debug)]
-pub struct Connection {
-    pub(crate) peer: SocketAddr,
-}
-
-impl Connection {
-    /// Who is at the other end.
-    pub fn peer(&self) -> SocketAddr {
-        self.peer
-    }
-}
-
 /// Bounds on clients.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct ServeOptions {
     /// Open connections per thread; a further one waits in the listener's backlog.
     pub max_connections: usize,

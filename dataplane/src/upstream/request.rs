@@ -1,16 +1,34 @@
 //! The body of a request on its way upstream.
 
+use super::error::{Cause, Error};
 use bytes::Bytes;
-use hyper::body::{Body as _, Incoming};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use std::fmt::Write;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 /// The body of a request on its way upstream.
 #[derive(Debug)]
 pub struct RequestBody {
-    pub(super) first: Bytes,
-    pub(super) rest: Option<Incoming>,
+    first: Bytes,
+    rest: Option<Incoming>,
     /// Bytes of `rest` that may still come.
-    pub(super) allowed: u64,
-    pub(super) taken: bool,
+    allowed: u64,
+    /// Whether `first` was given to the connection at hand.
+    given: bool,
+    /// Whether something of `rest` was taken.
+    taken: bool,
+    /// Whether a chunk stands before the next one.
+    chunks: bool,
+}
+
+/// What the connection writes next.
+#[derive(Debug)]
+pub(super) enum Piece {
+    Data(Bytes),
+    End,
 }
 
 impl RequestBody {
@@ -21,7 +39,7 @@ impl RequestBody {
 
     /// A body that is whole. It can be sent any number of times.
     pub fn full(bytes: Bytes) -> Self {
-        Self { first: bytes, rest: None, allowed: 0, taken: false }
+        Self { first: bytes, rest: None, allowed: 0, given: false, taken: false, chunks: false }
     }
 
     /// A body that is passed on as it arrives, without a bound on its size.
@@ -29,14 +47,80 @@ impl RequestBody {
         Self::with_rest(Bytes::new(), body, u64::MAX)
     }
 
-    /// A body of which `first` was read already; `allowed` bytes may follow it.
+    /// A body of which `first` was read already; at most `allowed` bytes may follow it.
     pub fn with_rest(first: Bytes, rest: Incoming, allowed: u64) -> Self {
-        let rest = if rest.is_end_stream() { None } else { Some(rest) };
-        Self { first, rest, allowed, taken: false }
+        let rest = (!rest.is_end_stream()).then_some(rest);
+        Self { first, rest, allowed, given: false, taken: false, chunks: false }
     }
 
     /// Whether something of the streamed part was taken, so that this body can't be sent a second time.
     pub fn is_taken(&self) -> bool {
         self.taken
+    }
+
+    /// How many bytes there are in all, where that is known beforehand.
+    pub(super) fn length(&self) -> Option<u64> {
+        let rest = match &self.rest {
+            Some(rest) => rest.size_hint().exact()?,
+            None => 0,
+        };
+        Some(self.first.len() as u64 + rest)
+    }
+
+    /// A connection begins to send this body.
+    pub(super) fn begin(&mut self) {
+        self.given = false;
+        self.chunks = false;
+    }
+
+    pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Result<Poll<Piece>, Error> {
+        if !self.given {
+            self.given = true;
+            if !self.first.is_empty() {
+                return Ok(Poll::Ready(Piece::Data(self.first.clone())));
+            }
+        }
+        let Some(rest) = &mut self.rest else { return Ok(Poll::Ready(Piece::End)) };
+        loop {
+            match Pin::new(&mut *rest).poll_frame(cx) {
+                Poll::Pending => return Ok(Poll::Pending),
+                Poll::Ready(None) => {
+                    self.rest = None;
+                    return Ok(Poll::Ready(Piece::End));
+                }
+                Poll::Ready(Some(Err(e))) => {
+                    return Err(Error::new(Cause::ClientGone, Some(io::Error::other(e))));
+                }
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.taken = true;
+                    // Trailers stay behind: they describe this connection's framing.
+                    let Ok(data) = frame.into_data() else { continue };
+                    if data.is_empty() {
+                        continue;
+                    }
+                    let Some(left) = self.allowed.checked_sub(data.len() as u64) else {
+                        return Err(Error::new(Cause::RequestBodyTooLarge, None));
+                    };
+                    self.allowed = left;
+                    return Ok(Poll::Ready(Piece::Data(data)));
+                }
+            }
+        }
+    }
+
+    /// What stands before a chunk of this size; the end of the chunk before included.
+    pub(super) fn chunk_head(&mut self, size: usize) -> String {
+        let mut head = String::with_capacity(12);
+        if std::mem::replace(&mut self.chunks, true) {
+            head.push_str("\r\n");
+        }
+        // Writing into a string can't fail.
+        let _ = write!(head, "{size:x}\r\n");
+        head
+    }
+
+    /// What ends a chunked body.
+    pub(super) fn last_chunk(&self) -> &'static str {
+        if self.chunks { "\r\n0\r\n\r\n" } else { "0\r\n\r\n" }
     }
 }
