@@ -196,6 +196,15 @@ impl Admission {
         Ok(ticket)
     }
 
+    /// A request that needn't wait goes at once, without a ticket: nobody waits and the engine takes more (one
+    /// that may be merged: the engine is idle). Returns whether it does; [`Self::finish`] ends it.
+    pub fn direct(&mut self, mergeable: bool) -> bool {
+        let bound = if mergeable { 1 } else { self.limits.concurrency };
+        let goes = self.in_flight < bound && self.expiries.is_empty();
+        self.in_flight += u32::from(goes);
+        goes
+    }
+
     /// A request whose batch failed waits again, alone, in the place that it had: it is the oldest.
     pub fn again(&mut self, ticket: Ticket, bytes: u64, deadline: Instant, now: Instant) {
         self.insert(ticket, Arrival { bytes, deadline, group: None }, now);

@@ -188,6 +188,23 @@ fn limits_change_under_waiters() {
 }
 
 #[test]
+fn only_what_need_not_wait_goes_directly() {
+    let now = Instant::now();
+    let mut queue = Admission::new(limits(2, Some((8, 10))));
+    assert!(queue.direct(true));
+    assert!(!queue.direct(true), "the engine works: company may come");
+    assert!(queue.direct(false));
+    assert!(!queue.direct(false), "as many as the engine takes");
+    queue.offer(single(now), now).unwrap();
+    queue.finish(1, now);
+    assert!(!queue.direct(false), "nobody is overtaken");
+    assert_eq!(call(&mut queue, now).len(), 1);
+    queue.finish(1, now);
+    queue.finish(1, now);
+    assert!(queue.direct(true));
+}
+
+#[test]
 fn a_retried_request_is_the_oldest() {
     let now = Instant::now();
     let mut queue = Admission::new(limits(1, Some((8, 10))));

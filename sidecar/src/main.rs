@@ -1,0 +1,7 @@
+//! The sidecar as a program of its own.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    outrigger_sidecar::main_with(std::env::args_os())
+}
