@@ -57,6 +57,11 @@ impl Histogram {
         self.counts.values().sum()
     }
 
+    /// The buckets that anything was counted in, lowest first, with their counts.
+    pub fn buckets(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
+        self.counts.iter().map(|(&bucket, &count)| (bucket, count))
+    }
+
     /// The value below which a share `q` of what was counted lies, in microseconds, interpolated within its bucket;
     /// `None` when nothing was counted.
     pub fn quantile(&self, q: f64) -> Option<u64> {

@@ -118,3 +118,61 @@ pub struct StratumReport {
     /// Time to the answer's end.
     pub duration: Histogram,
 }
+
+impl StratumReport {
+    /// What came since `earlier`; counters that ran backwards count from zero.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let minus = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
+        Self {
+            success: minus(self.success, earlier.success),
+            failure: minus(self.failure, earlier.failure),
+            backpressure: minus(self.backpressure, earlier.backpressure),
+            cancelled: minus(self.cancelled, earlier.cancelled),
+            failures: self.failures.since(&earlier.failures),
+            slow: self.slow.since(&earlier.slow),
+            beyond: self.beyond.since(&earlier.beyond),
+            first_token: self.first_token.since(&earlier.first_token),
+            duration: self.duration.since(&earlier.duration),
+        }
+    }
+
+    /// Adds `other`.
+    pub fn add(&mut self, other: &Self) {
+        self.success += other.success;
+        self.failure += other.failure;
+        self.backpressure += other.backpressure;
+        self.cancelled += other.cancelled;
+        self.failures.add(&other.failures);
+        self.slow.add(&other.slow);
+        self.beyond.add(&other.beyond);
+        self.first_token.add(&other.first_token);
+        self.duration.add(&other.duration);
+    }
+}
+
+impl RevisionReport {
+    /// What came since `earlier`, per stratum. What is in flight is a present value and stays.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let strata = self.strata.iter().map(|(stratum, now)| {
+            let before = earlier.strata.get(stratum);
+            (*stratum, before.map_or_else(|| now.clone(), |before| now.since(before)))
+        });
+        Self { strata: strata.collect(), ..self.clone() }
+    }
+
+    /// Adds another gateway's, or a later stretch of the same one's.
+    pub fn add(&mut self, other: &Self) {
+        for (stratum, counts) in &other.strata {
+            self.strata.entry(*stratum).or_default().add(counts);
+        }
+        self.in_flight += other.in_flight;
+        self.oldest_millis = self.oldest_millis.max(other.oldest_millis);
+    }
+
+    /// All strata together.
+    pub fn total(&self) -> StratumReport {
+        let mut total = StratumReport::default();
+        self.strata.values().for_each(|counts| total.add(counts));
+        total
+    }
+}
