@@ -1,13 +1,29 @@
 //! The admin port: `/livez`, `/readyz`, `/metrics`, `/status`, on the control thread so that load never fails it.
 
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+/// Connections at once: probes and scrapers are few, and who floods this port must not take the process's memory.
+const MAX_CONNECTIONS: usize = 64;
+/// The longest that one connection lasts: none is ever held on to.
+const MAX_LIFE: Duration = Duration::from_secs(60);
+/// From a connection or an answer to the end of the next request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An answer to a probe: whether, and in words.
 pub type Probe = Result<String, String>;
 
-/// What the admin port answers.
+/// What the admin port answers. Cloning gives the same.
 #[derive(Clone)]
 pub struct Admin {
     live: Arc<dyn Fn() -> Probe + Send + Sync>,
@@ -23,7 +39,8 @@ impl fmt::Debug for Admin {
 }
 
 impl Admin {
-    /// `live` and `ready` answer 200 or 503 with their words, `metrics` gives OpenMetrics text, `status` JSON.
+    /// `live` and `ready` answer 200 or 503 with their words, `metrics` gives OpenMetrics text, `status` JSON. They
+    /// run on the thread that serves and must not block.
     pub fn new(
         live: impl Fn() -> Probe + Send + Sync + 'static,
         ready: impl Fn() -> Probe + Send + Sync + 'static,
@@ -38,9 +55,69 @@ impl Admin {
         }
     }
 
-    /// Serves until the future is dropped. At most 64 connections, HTTP/1.1 only.
-    pub async fn serve(self, _listener: TcpListener) {
-        let _ = (&self.live, &self.ready, &self.metrics, &self.status);
-        std::future::pending().await
+    /// Serves until the future is dropped (connections that are open then live on for a minute at most). At most
+    /// 64 connections, HTTP/1.1 only.
+    pub async fn serve(self, listener: TcpListener) {
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            // The semaphore is never closed.
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "the admin port can't accept connections for now");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let this = self.clone();
+            tokio::spawn(async move {
+                let each = service_fn(move |request| {
+                    let response = this.answer(&request);
+                    async move { Ok::<_, Infallible>(response) }
+                });
+                let conn = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEAD_TIMEOUT)
+                    .serve_connection(TokioIo::new(stream), each);
+                let _ = tokio::time::timeout(MAX_LIFE, conn).await;
+                drop(place);
+            });
+        }
     }
+
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        const TEXT: &str = "text/plain; charset=utf-8";
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET or HEAD\n".to_owned());
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        let probe = |probe: Probe| match probe {
+            Ok(words) => text(StatusCode::OK, TEXT, words + "\n"),
+            Err(words) => text(StatusCode::SERVICE_UNAVAILABLE, TEXT, words + "\n"),
+        };
+        match request.uri().path() {
+            "/livez" => probe((self.live)()),
+            "/readyz" => probe((self.ready)()),
+            "/metrics" => text(
+                StatusCode::OK,
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                (self.metrics)(),
+            ),
+            "/status" => text(StatusCode::OK, "application/json", (self.status)().to_string() + "\n"),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                TEXT,
+                "here are /livez, /readyz, /metrics and /status\n".to_owned(),
+            ),
+        }
+    }
+}
+
+fn text(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
 }
