@@ -18,6 +18,8 @@ use ratatui::text::{Line, Span};
 const LABEL: usize = 13;
 /// Below this width the bars need the room of their explanations.
 const EXPLAINED: usize = 72;
+/// Rows of the status message.
+const MESSAGE_ROWS: usize = 2;
 /// Rows of the sentence that says what is happening: a rollback's reason may need the third.
 const SENTENCE_ROWS: usize = 3;
 
@@ -29,7 +31,8 @@ pub(super) const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
 
 /// Who this is, where it answers, how to leave, what time it is.
 pub(super) fn title(view: &View, width: usize) -> Vec<Line<'static>> {
-    let left = format!(" outrigger  {} ({}) at {} ", view.deployment, view.model, view.url);
+    let model = if view.model == view.deployment { String::new() } else { format!(" ({})", view.model) };
+    let left = format!(" outrigger  {}{model} at {} ", view.deployment, view.url);
     let right = format!("Ctrl-C stops  {} ", words::clock(view.now));
     let style = Style::new().add_modifier(Modifier::REVERSED);
     let free = width.saturating_sub(right.chars().count());
@@ -50,12 +53,11 @@ pub(super) fn happening(view: &View, width: usize, roomy: bool) -> Vec<Line<'sta
         .into_iter()
         .map(|row| Line::styled(format!(" {row}"), style))
         .collect();
-    let message = Line::styled(format!(" {}", fit(&view.message, width.saturating_sub(2))), QUIET);
-    match road(view) {
-        Some(road) if roomy => lines.extend([message, road]),
-        Some(road) => lines.push(road),
-        None => lines.push(message),
-    }
+    let road = road(view);
+    let rows = if road.is_some() && !roomy { 0 } else { MESSAGE_ROWS };
+    let message = wrap(&view.message, width.saturating_sub(2), rows);
+    lines.extend(message.into_iter().map(|row| Line::styled(format!(" {row}"), QUIET)));
+    lines.extend(road);
     lines
 }
 

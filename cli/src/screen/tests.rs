@@ -229,6 +229,16 @@ fn many_replicas_stand_side_by_side() {
 }
 
 #[test]
+fn what_happens_again_is_told_once() {
+    let mut view = starting();
+    for second in 0..40 {
+        let replica = second % 2;
+        view.events.push(event(second, true, "EngineEnded", &format!("the engine of chat-{replica} exited")));
+    }
+    assert_snapshot!(screen(&view, 80, 18));
+}
+
+#[test]
 fn no_size_and_no_moment_breaks_the_screen() {
     let moments = [View::default(), starting(), canary(), rolled_back(), promoted(), blocked()];
     for view in &moments {

@@ -16,6 +16,9 @@ pub(super) fn fit(text: &str, width: usize) -> String {
 /// ellipsis.
 pub(super) fn wrap(text: &str, width: usize, rows: usize) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
+    if rows == 0 {
+        return out;
+    }
     for word in text.split_whitespace() {
         let full = out.len() == rows;
         match out.last_mut() {
@@ -60,6 +63,6 @@ mod tests {
         assert_eq!(wrap("one two three", 7, 3), ["one two", "three"]);
         assert_eq!(wrap("one two three", 7, 1), ["one tw…"]);
         assert_eq!(wrap("extraordinarily", 7, 2), ["extrao…"]);
-        assert!(wrap("", 7, 2).is_empty());
+        assert!(wrap("", 7, 2).is_empty() && wrap("one", 7, 0).is_empty());
     }
 }

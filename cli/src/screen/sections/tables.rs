@@ -174,20 +174,29 @@ pub(in crate::screen) fn load(view: &View, width: usize) -> Vec<Line<'static>> {
     ])]
 }
 
-/// The last events, newest first, in at most `rows` rows with the title.
+/// The last events, newest first, in at most `rows` rows with the title. What happened again is told once, with how
+/// often.
 pub(in crate::screen) fn events(view: &View, width: usize, rows: usize) -> Vec<Line<'static>> {
     if rows < 2 || view.events.is_empty() {
         return Vec::new();
     }
+    let mut told: Vec<(&EventView, usize)> = Vec::new();
+    for event in view.events.iter().rev() {
+        match told.iter_mut().find(|(e, _)| (&e.reason, &e.message) == (&event.reason, &event.message)) {
+            Some((_, times)) => *times += 1,
+            None => told.push((event, 1)),
+        }
+    }
     let mut lines = vec![rule("What happened, newest first", "", 0, width)];
-    lines.extend(view.events.iter().rev().take(rows - 1).map(|e| event(e, width)));
+    lines.extend(told.into_iter().take(rows - 1).map(|(told, times)| event(told, times, width)));
     lines
 }
 
-fn event(told: &EventView, width: usize) -> Line<'static> {
+fn event(told: &EventView, times: usize, width: usize) -> Line<'static> {
     let mark = if told.warning { "! " } else { "" };
     let style = if told.warning { Style::new().fg(BAD) } else { Style::new() };
-    let text = format!("{mark}{}: {}", told.reason, told.message);
+    let times = if times > 1 { format!("({times} times) ") } else { String::new() };
+    let text = format!("{mark}{}: {times}{}", told.reason, told.message);
     Line::from(vec![
         Span::styled(format!(" {} ", words::clock(told.at)), QUIET),
         Span::styled(fit(&text, width.saturating_sub(11)), style),
