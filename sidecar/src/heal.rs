@@ -185,6 +185,8 @@ impl Healer {
 
     fn publish(&mut self) {
         let state = self.health.state();
+        // First what requests go by, then what is shown: who sees "ready" is served.
+        self.shared.set_engine(state);
         let view = View {
             state,
             incarnation: self.health.incarnation(),
@@ -205,11 +207,6 @@ impl Healer {
                 tracing::warn!(incarnation = restart.incarnation, reason = %restart.reason, "restart ordered");
             }
             *before = view;
-            changed
-        });
-        self.shared.orders.send_if_modified(|orders| {
-            let changed = orders.engine != state;
-            orders.engine = state;
             changed
         });
     }

@@ -3,7 +3,7 @@
 use outrigger_decide::health::{Event, Load};
 use outrigger_wire::{EngineKind, EngineState, Serving};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
@@ -61,9 +61,18 @@ pub(crate) struct Shared {
     pub(crate) threads: Vec<Gauges>,
     /// What data threads are told.
     pub(crate) orders: watch::Sender<Orders>,
+    /// Whether anything is taken: read by every request, so that it holds from the moment at which it is said.
+    taking: AtomicU8,
     /// What data threads notice of the engine's health. Bounded: a hint that finds it full is one of many alike.
     pub(crate) hints: mpsc::Sender<Event>,
 }
+
+const READY: u8 = EngineState::Ready as u8;
+const WARMING: u8 = EngineState::Warming as u8;
+const STALLED: u8 = EngineState::Stalled as u8;
+const GONE: u8 = EngineState::Gone as u8;
+/// Beside the engine's state, which is small.
+const DRAINING: u8 = 0x80;
 
 /// How many hints may wait for the control thread.
 const HINTS: usize = 64;
@@ -87,9 +96,47 @@ impl Shared {
             kind,
             threads: (0..threads).map(|_| Gauges::default()).collect(),
             orders: watch::channel(orders).0,
+            taking: AtomicU8::new(EngineState::Starting as u8),
             hints,
         };
         (Arc::new(shared), heard)
+    }
+
+    /// What the engine is doing, and whether nothing new is taken because of a drain.
+    pub(crate) fn taking(&self) -> (EngineState, bool) {
+        let taking = self.taking.load(Ordering::Relaxed);
+        let engine = match taking & !DRAINING {
+            READY => EngineState::Ready,
+            WARMING => EngineState::Warming,
+            STALLED => EngineState::Stalled,
+            GONE => EngineState::Gone,
+            _ => EngineState::Starting,
+        };
+        (engine, taking & DRAINING != 0)
+    }
+
+    /// The engine is now doing this. Returns whether that is new.
+    pub(crate) fn set_engine(&self, engine: EngineState) -> bool {
+        self.orders.send_if_modified(|orders| {
+            let changed = orders.engine != engine;
+            orders.engine = engine;
+            self.say(orders);
+            changed
+        })
+    }
+
+    /// Nothing new is taken from now on. Returns whether that is new.
+    pub(crate) fn drain(&self) -> bool {
+        self.orders.send_if_modified(|orders| {
+            let began = !std::mem::replace(&mut orders.draining, true);
+            self.say(orders);
+            began
+        })
+    }
+
+    fn say(&self, orders: &Orders) {
+        let draining = if orders.draining { DRAINING } else { 0 };
+        self.taking.store(orders.engine as u8 | draining, Ordering::Relaxed);
     }
 
     /// Requests in the engine and requests that wait, over all threads.

@@ -94,8 +94,7 @@ async fn answer(stream: UnixStream, shared: &Shared, mut view: watch::Receiver<V
 
 /// Nothing new is taken from now on.
 pub(crate) fn drain(shared: &Shared) {
-    let began = shared.orders.send_if_modified(|orders| !std::mem::replace(&mut orders.draining, true));
-    if began {
+    if shared.drain() {
         tracing::info!("draining: nothing new is taken");
     }
 }

@@ -40,8 +40,6 @@ pub(crate) struct Stack {
     shared: Arc<Shared>,
     upstream: Rc<Upstream>,
     queue: Rc<Queue>,
-    engine: Cell<EngineState>,
-    draining: Cell<bool>,
     batching: Cell<bool>,
     load: RefCell<LoadLine>,
 }
@@ -76,8 +74,6 @@ impl Stack {
         let batching = limits.batch.is_some();
         let stack = Rc::new(Self {
             queue: Queue::start(limits, upstream.clone()),
-            engine: Cell::new(orders.engine),
-            draining: Cell::new(orders.draining),
             batching: Cell::new(batching),
             load: RefCell::default(),
             shared,
@@ -94,8 +90,6 @@ impl Stack {
             self.upstream.set_timeouts(Timeouts::from(&orders.serving.timeouts));
             self.queue.set_limits(limits);
         }
-        self.draining.set(orders.draining);
-        self.engine.set(orders.engine);
         if let Some(refusal) = not_ready(orders.engine) {
             self.queue.refuse_all(&refusal);
         }
@@ -106,10 +100,11 @@ impl Stack {
 
     /// What a request comes to.
     async fn answer(&self, request: Request, began: Instant) -> Result<Response<Body<Passing>>, Refusal> {
-        if self.draining.get() {
+        let (engine, draining) = self.shared.taking();
+        if draining {
             return Err(Refusal::unavailable("draining", "this replica is going away and takes nothing new"));
         }
-        if let Some(refusal) = not_ready(self.engine.get()) {
+        if let Some(refusal) = not_ready(engine) {
             return Err(refusal);
         }
         let (head, body) = request.into_parts();
@@ -230,7 +225,7 @@ impl Service for Stack {
         if let Some(load) = self.load(now) {
             response.headers_mut().insert(LOAD_HEADER, load);
         }
-        if self.draining.get() && version != http::Version::HTTP_2 {
+        if self.shared.taking().1 && version != http::Version::HTTP_2 {
             // Its next request belongs to another replica.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
