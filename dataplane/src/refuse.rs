@@ -97,6 +97,7 @@ impl From<&Error> for Refusal {
             Cause::RequestBodyTooLarge => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message).param("body")
             }
+            Cause::RequestBodyRefused => Self::bad("body_malformed", message),
             Cause::ClientGone => Self::bad("request_incomplete", message),
         }
     }

@@ -158,7 +158,7 @@ pub(crate) fn judge(status: StatusCode, headers: &HeaderMap) -> Verdict {
 fn of_error(cause: Cause) -> Verdict {
     match cause {
         // The client's doing.
-        Cause::ClientGone | Cause::RequestBodyTooLarge => LEFT,
+        Cause::ClientGone | Cause::RequestBodyTooLarge | Cause::RequestBodyRefused => LEFT,
         _ => FAILED,
     }
 }

@@ -19,11 +19,21 @@ pub(crate) const KEPT: u64 = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Intake {
     pieces: Vec<Bytes>,
-    rest: Option<(Incoming, u64)>,
+    rest: Option<Rest>,
     /// Its length in bytes, as far as it is known: what came, and what was announced.
     pub(crate) length: u64,
     /// The model that it names, where that was looked for.
     pub(crate) model: Option<Model>,
+}
+
+/// What of a large body is still to come.
+#[derive(Debug)]
+struct Rest {
+    body: Incoming,
+    /// The most bytes of it.
+    allowed: u64,
+    /// Goes on looking: a second `model` behind the first would be another model to the engine.
+    scanner: Option<Scanner>,
 }
 
 /// Reads a body until its model is known (where `by_name` asks for that) and it is over or larger than [`KEPT`].
@@ -42,9 +52,9 @@ pub(crate) async fn read(
     loop {
         let found = scanner.as_ref().is_none_or(|scanner| scanner.model().is_some());
         if found && length > KEPT {
-            let model = scanner.and_then(|scanner| scanner.model().cloned());
+            let model = scanner.as_ref().and_then(|scanner| scanner.model().cloned());
             let announced = length + body.size_hint().lower();
-            let rest = Some((body, limits.max_body - length));
+            let rest = Some(Rest { body, allowed: limits.max_body - length, scanner });
             return Ok(Intake { pieces, rest, length: announced, model });
         }
         let Some(frame) = body.frame().await else { break };
@@ -79,9 +89,11 @@ impl Intake {
     /// The body on its way out; its length is told from it, so a renamed one has the right one.
     pub(crate) fn into_body(self) -> RequestBody {
         let first = join(self.pieces);
-        match self.rest {
-            Some((rest, allowed)) => RequestBody::with_rest(first, rest, allowed),
-            None => RequestBody::full(first),
+        let Some(Rest { body, allowed, scanner }) = self.rest else { return RequestBody::full(first) };
+        let whole = RequestBody::with_rest(first, body, allowed);
+        match scanner {
+            Some(mut scanner) => whole.inspected(move |data| scanner.feed(data).is_ok()),
+            None => whole,
         }
     }
 }

@@ -46,6 +46,8 @@ pub enum Cause {
     TotalTimeout,
     /// The request's body exceeded its bound while it was streamed.
     RequestBodyTooLarge,
+    /// What looked at the request's body while it was streamed refused it.
+    RequestBodyRefused,
     /// The request's body ended early: the client is gone.
     ClientGone,
 }
@@ -97,6 +99,7 @@ impl std::fmt::Display for Error {
             Cause::IdleTimeout => "upstream stopped within its answer",
             Cause::TotalTimeout => "upstream did not finish in time",
             Cause::RequestBodyTooLarge => "the request's body is larger than is allowed",
+            Cause::RequestBodyRefused => "the request's body is not what it began as",
             Cause::ClientGone => "the client went away within its request",
         })?;
         match &self.source {

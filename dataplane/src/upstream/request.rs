@@ -4,7 +4,7 @@ use super::error::{Cause, Error};
 use bytes::Bytes;
 use http_body::Body as _;
 use hyper::body::Incoming;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -22,6 +22,18 @@ pub struct RequestBody {
     taken: bool,
     /// Whether a chunk stands before the next one.
     chunks: bool,
+    inspect: Option<Inspect>,
+}
+
+/// Looks at what is streamed; says whether it may pass.
+struct Inspect(Box<Look>);
+
+type Look = dyn FnMut(&[u8]) -> bool;
+
+impl fmt::Debug for Inspect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Inspect")
+    }
 }
 
 /// What the connection writes next.
@@ -39,7 +51,15 @@ impl RequestBody {
 
     /// A body that is whole. It can be sent any number of times.
     pub fn full(bytes: Bytes) -> Self {
-        Self { first: bytes, rest: None, allowed: 0, given: false, taken: false, chunks: false }
+        Self {
+            first: bytes,
+            rest: None,
+            allowed: 0,
+            given: false,
+            taken: false,
+            chunks: false,
+            inspect: None,
+        }
     }
 
     /// A body that is passed on as it arrives, without a bound on its size.
@@ -50,7 +70,15 @@ impl RequestBody {
     /// A body of which `first` was read already; at most `allowed` bytes may follow it.
     pub fn with_rest(first: Bytes, rest: Incoming, allowed: u64) -> Self {
         let rest = (!rest.is_end_stream()).then_some(rest);
-        Self { first, rest, allowed, given: false, taken: false, chunks: false }
+        Self { first, rest, allowed, given: false, taken: false, chunks: false, inspect: None }
+    }
+
+    /// Shows each piece of the streamed part to `inspect` before it is passed on; where that says no, the request
+    /// ends with [`Cause::RequestBodyRefused`].
+    #[must_use]
+    pub fn inspected(mut self, inspect: impl FnMut(&[u8]) -> bool + 'static) -> Self {
+        self.inspect = Some(Inspect(Box::new(inspect)));
+        self
     }
 
     /// Whether something of the streamed part was taken, so that this body can't be sent a second time.
@@ -102,6 +130,9 @@ impl RequestBody {
                         return Err(Error::new(Cause::RequestBodyTooLarge, None));
                     };
                     self.allowed = left;
+                    if self.inspect.as_mut().is_some_and(|inspect| !inspect.0(&data)) {
+                        return Err(Error::new(Cause::RequestBodyRefused, None));
+                    }
                     return Ok(Poll::Ready(Piece::Data(data)));
                 }
             }

@@ -1,6 +1,6 @@
 //! Event streams: chunk by chunk, their ends, HTTP/2.
 
-use crate::client::{Client, chat};
+use crate::client::{CHAT, Client, chat};
 use crate::set_up::{eventually, gateway, routes, soon};
 use crate::upstream::Upstream;
 use bytes::Bytes;
@@ -111,6 +111,15 @@ async fn large_bodies_are_streamed() {
     let gateway = gateway(vec![routes(&[&upstream])]).await;
     let mut client = Client::connect(gateway.address()).await;
     let body = format!(r#"{{"model":"m","x":"{}"}}"#, "x".repeat(3 << 20));
-    assert_eq!(client.post("/v1/chat/completions", body.clone()).await.status, StatusCode::OK);
+    assert_eq!(client.post(CHAT, body.clone()).await.status, StatusCode::OK);
     assert!(upstream.seen().pop().unwrap().body == body);
+    assert_eq!(upstream.count(), 1);
+    // A second model behind what was kept: to the engine it would be the one that counts.
+    let twice = format!(r#"{{"model":"m","x":"{}","model":"other"}}"#, "x".repeat(3 << 20));
+    let answer = client.post(CHAT, twice).await;
+    assert_eq!(
+        (answer.status, answer.header("x-outrigger-reason")),
+        (StatusCode::BAD_REQUEST, Some("body_malformed"))
+    );
+    assert_eq!(upstream.count(), 1, "no engine got it whole");
 }
