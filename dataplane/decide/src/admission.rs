@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 mod drain;
 #[cfg(test)]
+mod efficiency;
+#[cfg(test)]
 mod tests;
 
 use drain::DrainRate;
