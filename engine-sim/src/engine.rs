@@ -21,6 +21,8 @@ pub(crate) struct Engine {
     core: Mutex<Core>,
     /// Something came or left.
     changed: Notify,
+    /// What is wrong has changed.
+    changed_faults: Notify,
     /// The engine is to end.
     pub(crate) crashed: Notify,
     instances: Arc<Semaphore>,
@@ -102,8 +104,8 @@ impl Drop for Running {
 /// What an inference request meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// It is worked on.
-    Served,
+    /// It is worked on; its number, from which on faults are counted.
+    Served(u64),
     /// It is answered with 500.
     Failed,
     /// It is never answered.
@@ -126,6 +128,7 @@ impl Engine {
             started: Instant::now(),
             core: Mutex::new(core),
             changed: Notify::new(),
+            changed_faults: Notify::new(),
             crashed: Notify::new(),
             instances: Arc::new(Semaphore::new(instances)),
         };
@@ -148,6 +151,7 @@ impl Engine {
             core.faults.now(requests)
         };
         self.notice(wrong);
+        self.changed_faults.notify_waiters();
     }
 
     fn notice(&self, wrong: Wrong) {
@@ -171,7 +175,7 @@ impl Engine {
             return Fate::Hung;
         }
         let draw = fastrand::Rng::with_seed(text::mix(self.config.seed ^ text::mix(number))).f64();
-        if draw < wrong.errors { Fate::Failed } else { Fate::Served }
+        if draw < wrong.errors { Fate::Failed } else { Fate::Served(number) }
     }
 
     fn timing(&self, wrong: &Wrong) -> Timing {
@@ -241,14 +245,11 @@ impl Engine {
 
     /// One V1 or V2 call: waits for a free instance, in order, and takes as long as the timing model says. What has
     /// begun goes on when its caller leaves, as a GPU's work does.
-    pub(crate) async fn call(self: &Arc<Self>, rows: u32) {
+    pub(crate) async fn call(self: &Arc<Self>, number: u64, rows: u32) {
         let Ok(permit) = self.instances.clone().acquire_owned().await else { return };
         let engine = self.clone();
         let work = tokio::spawn(async move {
-            let wrong = engine.wrong();
-            if wrong.stall || wrong.hang {
-                std::future::pending::<()>().await;
-            }
+            let wrong = engine.thawed(number).await;
             pause(engine.timing(&wrong).call(rows)).await;
             {
                 let mut core = locked(&engine.core);
@@ -258,6 +259,18 @@ impl Engine {
             drop(permit);
         });
         let _ = work.await;
+    }
+
+    /// Waits until nothing stalls request number `number` (any more); what else is wrong with it.
+    async fn thawed(&self, number: u64) -> Wrong {
+        loop {
+            let changed = self.changed_faults.notified();
+            let wrong = locked(&self.core).faults.now(number);
+            if !wrong.stall && !wrong.hang {
+                return wrong;
+            }
+            changed.await;
+        }
     }
 
     pub(crate) fn load(&self) -> Load {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// One thing that is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "fault", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(tag = "fault", rename_all = "kebab-case")]
 pub enum Fault {
     /// Everything takes `factor` times as long, 0.01 to 1000.
     Latency {

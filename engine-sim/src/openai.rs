@@ -87,7 +87,7 @@ pub(crate) async fn complete(engine: &Arc<Engine>, chat: bool, body: &[u8]) -> R
         }
     }
     match engine.admit() {
-        Fate::Served => {}
+        Fate::Served(_) => {}
         Fate::Failed => {
             let status = StatusCode::INTERNAL_SERVER_ERROR;
             return error(status, "InternalServerError", None, "the engine failed as it was told to");

@@ -198,8 +198,13 @@ fn set_fault(engine: &Engine, body: &Bytes) -> Response<Out> {
         engine.set_faults(|faults, _| faults.clear());
         return json(StatusCode::OK, &engine.state());
     }
+    let given: Vec<String> = fields.keys().cloned().collect();
     match serde_json::from_value::<Fault>(serde_json::Value::Object(fields)) {
         Ok(fault) => {
+            let known = serde_json::to_value(fault).unwrap_or_default();
+            if let Some(unknown) = given.iter().find(|key| known.get(key.as_str()).is_none()) {
+                return wrong(format!("the fault has no field {unknown}"));
+            }
             engine.set_faults(|faults, requests| faults.set(fault, requests.saturating_add(after)));
             json(StatusCode::OK, &engine.state())
         }

@@ -155,15 +155,57 @@ fn contents(input: &Input<'_>, binary: &mut Bytes) -> Result<Option<Bytes>, Stri
 
 /// Numbers, texts and truths in a possibly nested array.
 fn elements(data: &RawValue) -> Result<u64, String> {
-    fn count(value: &Value) -> u64 {
-        match value {
-            Value::Array(all) => all.iter().map(count).sum(),
-            _ => 1,
-        }
+    if !data.get().starts_with('[') {
+        return Err("data is not an array".to_owned());
     }
-    match serde_json::from_str::<Value>(data.get()) {
-        Ok(value @ Value::Array(_)) => Ok(count(&value)),
-        _ => Err("data is not an array".to_owned()),
+    match serde_json::from_str::<Leaves>(data.get()) {
+        Ok(Leaves(count)) => Ok(count),
+        Err(wrong) => Err(format!("data is not an array of values: {wrong}")),
+    }
+}
+
+/// How many values an array holds at all depths; counted without keeping any.
+struct Leaves(u64);
+
+impl<'de> serde::Deserialize<'de> for Leaves {
+    fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct Counter;
+        impl<'de> serde::de::Visitor<'de> for Counter {
+            type Value = Leaves;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a number, a text, true, false or an array of such")
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut all: A) -> Result<Leaves, A::Error> {
+                let mut count = 0;
+                while let Some(Leaves(more)) = all.next_element()? {
+                    count += more;
+                }
+                Ok(Leaves(count))
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Leaves, E> {
+                Ok(Leaves(1))
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Leaves, E> {
+                Ok(Leaves(1))
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Leaves, E> {
+                Ok(Leaves(1))
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Leaves, E> {
+                Ok(Leaves(1))
+            }
+
+            fn visit_str<E>(self, _: &str) -> Result<Leaves, E> {
+                Ok(Leaves(1))
+            }
+        }
+        input.deserialize_any(Counter)
     }
 }
 
@@ -181,15 +223,15 @@ fn rows(inputs: &[Input<'_>], most: u32) -> Result<u32, String> {
 
 /// Works on so many rows; the error is the answer.
 async fn work(engine: &Arc<Engine>, rows: u32) -> Result<(), Response<Out>> {
-    match engine.admit() {
-        Fate::Served => {}
+    let number = match engine.admit() {
+        Fate::Served(number) => number,
         Fate::Failed => {
             let status = StatusCode::INTERNAL_SERVER_ERROR;
             return Err(error(status, "the engine failed as it was told to"));
         }
         Fate::Hung => std::future::pending().await,
-    }
-    engine.call(rows).await;
+    };
+    engine.call(number, rows).await;
     Ok(())
 }
 
