@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use outrigger_dataplane::body::{End, Hooks};
 use outrigger_dataplane::refuse::REASON;
-use outrigger_dataplane::upstream::{Cause, Error, NeverSent};
+use outrigger_dataplane::upstream::{Cause, Error};
 use outrigger_decide::balance::RESTS_FOR;
 use outrigger_decide::breaker::{Admits, Signal};
 use outrigger_decide::retry::Miss;
@@ -57,6 +57,8 @@ pub(crate) struct Verdict {
 
 const LEFT: Verdict = Verdict { outcome: Outcome::Cancelled, signal: Signal::Neutral };
 const FAILED: Verdict = Verdict { outcome: Outcome::Failure, signal: Signal::Failure };
+/// Reasons of a sidecar that takes nothing new because its replica is going away.
+const LEAVING: [&[u8]; 2] = [b"draining", b"shutting_down"];
 const SHED: Verdict = Verdict { outcome: Outcome::Backpressure, signal: Signal::Neutral };
 
 impl Attempt {
@@ -100,6 +102,15 @@ impl Attempt {
     /// The head of an answer came: what it says, if the rest follows.
     pub(crate) fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.verdict = judge(status, headers);
+        if miss_of_answer(status, headers) == Some(Miss::NeverSent) {
+            self.replica.rest_until(Instant::now() + RESTS_FOR);
+            if headers.get(REASON).is_some_and(|reason| LEAVING.contains(&reason.as_bytes())) {
+                // A replica that is told to go says nothing about its revision, nor about its health.
+                self.verdict = LEFT;
+                self.counted = None;
+                self.slot.take().map(|index| self.thread.leave(index));
+            }
+        }
     }
 
     /// No answer came.
@@ -180,21 +191,10 @@ pub(crate) fn miss_of_error(cause: Cause) -> Option<Miss> {
 /// Likewise for an answer: those of a sidecar that say that its engine has not worked on it, and those that may
 /// be repeated where the caller says so.
 pub(crate) fn miss_of_answer(status: StatusCode, headers: &HeaderMap) -> Option<Miss> {
-    let reason = headers.get(REASON).map(|value| value.as_bytes());
-    let never_sent = || {
-        let reasons = [
-            NeverSent::Refused,
-            NeverSent::ConnectTimeout,
-            NeverSent::Unreachable,
-            NeverSent::ClosedBeforeWrite,
-        ];
-        reasons.iter().any(|r| reason == Some(r.reason().as_bytes()))
-    };
     match status {
         StatusCode::TOO_MANY_REQUESTS => Some(Miss::Shed),
-        StatusCode::SERVICE_UNAVAILABLE if never_sent() => Some(Miss::NeverSent),
-        // A sidecar's own 503 says that nothing can serve there: not ready, draining.
-        StatusCode::SERVICE_UNAVAILABLE if reason.is_some() => Some(Miss::Shed),
+        // A sidecar's own 503 says that nothing can serve there: its engine has not seen the request.
+        StatusCode::SERVICE_UNAVAILABLE if headers.contains_key(REASON) => Some(Miss::NeverSent),
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY => Some(Miss::Broken),
         _ => None,
     }
@@ -277,7 +277,7 @@ mod tests {
             miss_of_answer(StatusCode::from_u16(status).unwrap(), &headers(pairs))
         };
         assert_eq!(of(503, &[("x-outrigger-reason", "connect_refused")]), Some(Miss::NeverSent));
-        assert_eq!(of(503, &[("x-outrigger-reason", "draining")]), Some(Miss::Shed));
+        assert_eq!(of(503, &[("x-outrigger-reason", "draining")]), Some(Miss::NeverSent));
         assert_eq!(of(429, &[]), Some(Miss::Shed));
         assert_eq!(of(503, &[]), Some(Miss::Broken), "an engine's own 503 says nothing of what it did");
         assert_eq!(of(502, &[("x-outrigger-reason", "upstream_broke")]), Some(Miss::Broken));

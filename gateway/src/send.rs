@@ -9,7 +9,7 @@ use http::Response;
 use http::request::Parts;
 use outrigger_dataplane::refuse::Refusal;
 use outrigger_dataplane::upstream::{Incoming, RequestBody, Timeouts};
-use outrigger_decide::balance::{Reported, pick};
+use outrigger_decide::balance::pick;
 use outrigger_decide::breaker::Signal;
 use outrigger_decide::key;
 use outrigger_decide::retry::{self, Miss};
@@ -110,7 +110,7 @@ impl<'a> Errand<'a> {
         match replica.upstream.send(self.head, &mut self.body, &timeouts, began).await {
             Ok(response) => {
                 attempt.answered(response.status(), response.headers());
-                replica.report(Reported::read(response.headers(), Instant::now()));
+                replica.heard(response.headers());
                 let miss = miss_of_answer(response.status(), response.headers());
                 (Ok((response, attempt)), miss)
             }

@@ -2,6 +2,7 @@
 
 use crate::record::{Counters, Desk, Record, Standing};
 use crate::snapshot::{Deployment, Revision, Side, Snapshot, Target};
+use http::HeaderMap;
 use outrigger_dataplane::upstream::{Endpoint, PoolOptions};
 use outrigger_decide::balance::{Load, Reported};
 use outrigger_decide::breaker::{Admits, Breaker};
@@ -339,10 +340,10 @@ impl Replica {
         Token(Rc::clone(self))
     }
 
-    /// It reported its load.
-    pub(crate) fn report(&self, reported: Option<Reported>) {
-        if reported.is_some() {
-            self.reported.set(reported);
+    /// An answer came, perhaps with its load.
+    pub(crate) fn heard(&self, headers: &HeaderMap) {
+        if let Some(reported) = Reported::read(headers, Instant::now()) {
+            self.reported.set(Some(reported.with_own(self.in_flight.get())));
         }
     }
 

@@ -22,31 +22,51 @@ pub struct Reported {
     pub utilization: f64,
     /// Requests that wait there.
     pub queued: f64,
+    /// Requests that its engine works on, where it says so.
+    pub in_flight: Option<f64>,
+    /// Requests that this thread had there when it heard this.
+    pub own: u32,
     /// When it was reported.
     pub at: Instant,
 }
 
 impl Reported {
-    /// Reads the header, in ORCA's text format: `TEXT application_utilization=0.5, named_metrics.queued=3`. `None`
-    /// when it isn't there or says nothing that is known. Numbers that no load can be (negative, not finite) are
+    /// Reads the header, in ORCA's text format: `TEXT application_utilization=0.5, named_metrics.queued=3`. `None` when it isn't there or says nothing that is known. Numbers that no load can be (negative, not finite) are
     /// as if they weren't there.
     pub fn read(headers: &HeaderMap, now: Instant) -> Option<Self> {
         let text = headers.get(LOAD_HEADER)?.to_str().ok()?.trim_start();
         let pairs = text.strip_prefix("TEXT ")?;
-        let (mut utilization, mut queued) = (None, None);
+        let (mut utilization, mut queued, mut in_flight) = (None, None, None);
         for pair in pairs.split(',') {
             let (name, value) = pair.split_once('=')?;
             let value = value.trim().parse::<f64>().ok().filter(|v| v.is_finite() && *v >= 0.0);
             match name.trim() {
                 "application_utilization" => utilization = value,
                 "named_metrics.queued" => queued = value,
+                "named_metrics.in_flight" => in_flight = value,
                 _ => {}
             }
         }
         if utilization.is_none() && queued.is_none() {
             return None;
         }
-        Some(Self { utilization: utilization.unwrap_or(0.0), queued: queued.unwrap_or(0.0), at: now })
+        let (utilization, queued) = (utilization.unwrap_or(0.0), queued.unwrap_or(0.0));
+        Some(Self { utilization, queued, in_flight, own: 0, at: now })
+    }
+
+    /// The same, with so many requests of this thread there, the one that is answered included.
+    #[must_use]
+    pub fn with_own(self, own: u32) -> Self {
+        Self { own, ..self }
+    }
+
+    /// What others have there: all that it has, less what this thread had there then.
+    fn others(&self) -> f64 {
+        let all = self.queued + self.in_flight.unwrap_or(0.0);
+        match self.in_flight {
+            Some(_) => (all - f64::from(self.own)).max(0.0),
+            None => all,
+        }
     }
 }
 
@@ -64,12 +84,12 @@ pub struct Load {
 }
 
 impl Load {
-    /// Comparable cost: less is better. Own requests are exact and at once, but only this thread's; the reported
-    /// queue has everybody's, late by one response. Utilisation, at most about 1, decides between equals.
+    /// Comparable cost: less is better. Own requests are exact and at once, but only this thread's; what others
+    /// have there is known from reports, late by one response. Utilisation, at most about 1, decides between equals.
     fn cost(&self, now: Instant) -> (bool, f64) {
         let rests = self.rests_until.is_some_and(|until| now < until);
         let believed = self.reported.filter(|r| now.saturating_duration_since(r.at) < BELIEVED_FOR);
-        let reported = believed.map_or(0.0, |r| r.queued + r.utilization);
+        let reported = believed.map_or(0.0, |r| r.others() + r.utilization);
         (rests, f64::from(self.in_flight) + reported)
     }
 }
@@ -117,6 +137,10 @@ mod tests {
         let full =
             header("TEXT application_utilization=0.5, rps_fractional=3.25, named_metrics.queued=7").unwrap();
         assert_eq!((full.utilization, full.queued), (0.5, 7.0));
+        assert_eq!(
+            header("TEXT named_metrics.queued=1,named_metrics.in_flight=2").unwrap().in_flight,
+            Some(2.0)
+        );
         let part = header("TEXT named_metrics.queued=7").unwrap();
         assert_eq!((part.utilization, part.queued), (0.0, 7.0));
         for text in ["", "TEXT", "TEXT ", "JSON {}", "TEXT a", "TEXT rps_fractional=1", "BIN AAAA"] {
@@ -140,10 +164,25 @@ mod tests {
     #[test]
     fn a_reported_queue_counts_while_it_is_fresh() {
         let now = Instant::now();
-        let queue = Load { reported: Some(Reported { utilization: 1.0, queued: 5.0, at: now }), ..busy(0) };
+        let reported = Reported { utilization: 1.0, queued: 5.0, in_flight: None, own: 0, at: now };
+        let queue = Load { reported: Some(reported), ..busy(0) };
         let loads = [queue, busy(2)];
         assert_eq!(pick(2, 7, now, |i| loads[i]), Some(1));
         assert_eq!(pick(2, 7, now + BELIEVED_FOR, |i| loads[i]), Some(0), "later it is forgotten");
+    }
+
+    /// An endpoint that is full of this thread's own requests isn't charged for them twice.
+    #[test]
+    fn what_others_have_there_counts_beside_what_is_ours() {
+        let now = Instant::now();
+        let of = |own, in_flight| {
+            let reported =
+                Reported { utilization: 0.0, queued: 0.0, in_flight: Some(in_flight), own, at: now };
+            Load { reported: Some(reported), ..busy(3) }
+        };
+        let loads = [of(6, 6.0), of(4, 6.0)];
+        assert_eq!(pick(2, 7, now, |i| loads[i]), Some(0), "the other one has two requests of others");
+        assert_eq!(loads[0].cost(now).1, 3.0);
     }
 
     /// A dead endpoint has nothing in flight: it must not draw all requests.

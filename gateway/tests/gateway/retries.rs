@@ -72,6 +72,22 @@ async fn backpressure_passes_and_opens_nothing() {
     assert_eq!(full.count(), 80);
 }
 
+/// A sidecar that says that its engine has not seen the request: another replica gets it, whatever the budget.
+#[tokio::test]
+async fn what_a_sidecar_could_not_pass_on_is_sent_elsewhere() {
+    let a = Upstream::new("a").await;
+    for reason in ["engine_gone", "draining", "connect_refused"] {
+        let b = Upstream::that("b", Does::Says(503, vec![("x-outrigger-reason", reason)])).await;
+        let gateway = gateway(vec![routes(&[&a, &b])]).await;
+        let mut client = Client::connect(gateway.address()).await;
+        eventually(reason, async || {
+            assert_eq!(client.chat(&[]).await.by(), "a");
+            (b.count() >= 2).then_some(())
+        })
+        .await;
+    }
+}
+
 /// What one replica has no room for, another may.
 #[tokio::test]
 async fn what_was_shed_is_tried_elsewhere_within_the_budget() {
