@@ -21,6 +21,9 @@ pub mod validate;
 mod workloads;
 pub mod world;
 
+#[cfg(test)]
+mod tests;
+
 pub use document::Declaration;
 pub use plan::{Event, Outcome, Plan, Waiting, Workload, plan};
 pub use routes::routes;

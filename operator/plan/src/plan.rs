@@ -114,7 +114,11 @@ pub struct Waiting {
 
 /// What is to be done in this world at this time.
 pub fn plan(world: &World, now: Timestamp) -> Plan {
-    let mut rollout = Rollout::new(world, now);
+    plan_by(Rollout::new(world, now))
+}
+
+pub(crate) fn plan_by(mut rollout: Rollout<'_>) -> Plan {
+    let (world, now) = (rollout.world, rollout.now);
     rollout.decide();
     rollout.seal();
     report::report(&mut rollout);

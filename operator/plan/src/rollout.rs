@@ -14,7 +14,7 @@
 mod canary;
 mod weights;
 
-pub(crate) use canary::Undecided;
+pub(crate) use canary::{Undecided, default_max_hold};
 
 use crate::plan::{Event, Waiting};
 use crate::revision;
@@ -22,7 +22,8 @@ use crate::world::{Phase, Replica, World};
 use jiff::{SignedDuration, Timestamp};
 use outrigger_crds::status::{Previous, Starting, Weights};
 use outrigger_crds::{Engine, ModelDeploymentStatus};
-use outrigger_verdict::Verdicts;
+use outrigger_verdict::step::Health;
+use outrigger_verdict::{Delta, MetricVerdict, Settings, Verdicts};
 use outrigger_wire::{Period, RevisionId};
 
 /// Gateways acknowledge new routes in well under a second; one that has not after this long is not waited for,
@@ -33,6 +34,20 @@ const STORE: Period = Period::secs(10);
 /// Failed revisions that are remembered: only the one that is declared now decides anything, the others are told
 /// to people.
 const MAX_FAILED: usize = 10;
+
+/// Who says whether a canary is worse.
+#[derive(Clone, Copy)]
+pub(crate) struct Judge {
+    pub(crate) step: fn(&outrigger_verdict::State, &Delta, &Settings) -> (outrigger_verdict::State, Verdicts),
+    pub(crate) health: fn(&Health, &Settings) -> MetricVerdict,
+}
+
+impl Default for Judge {
+    /// The tests of `outrigger-verdict`.
+    fn default() -> Self {
+        Self { step: outrigger_verdict::step, health: outrigger_verdict::health }
+    }
+}
 
 /// One planning: the world, and what became of its status so far.
 pub(crate) struct Rollout<'a> {
@@ -52,6 +67,8 @@ pub(crate) struct Rollout<'a> {
     pub(crate) blocked: Option<String>,
     /// Why the canary stays at its step although `maxHold` has passed.
     pub(crate) undecided: Option<Undecided>,
+    /// Who judges.
+    judge: Judge,
     /// The tests' sums with this world's evidence, not yet in the status.
     state: Option<outrigger_verdict::State>,
     /// Whether revisions or the step changed: the evidence is stored with it.
@@ -72,9 +89,16 @@ impl<'a> Rollout<'a> {
             evidence_stored: false,
             blocked: None,
             undecided: None,
+            judge: Judge::default(),
             state: None,
             transitioned: false,
         }
+    }
+
+    /// The same with another judge: histories drawn in tests decide verdicts rather than count requests.
+    #[cfg(test)]
+    pub(crate) fn judged_by(self, judge: Judge) -> Self {
+        Self { judge, ..self }
     }
 
     /// Brings the status to where this world leads, by at most one transition.
@@ -200,6 +224,10 @@ impl<'a> Rollout<'a> {
         self.status.weights = Weights::default();
         self.state = None;
         self.transitioned = true;
+        // What it waited for, nobody waits for any more.
+        (self.blocked, self.undecided) = (None, None);
+        self.waiting.clear();
+        self.edges.clear();
     }
 
     /// The replaced revision's replicas are kept for the window, and never beside a canary.
@@ -243,13 +271,12 @@ impl<'a> Rollout<'a> {
         let news = self.state.is_some() || self.status != calm;
         if self.transitioned || (due && news) {
             let now = self.now;
-            if let (Some(canary), Some(state)) = (&mut self.status.canary, self.state.take()) {
-                canary.analysis = state;
+            let state = self.state.take();
+            self.evidence_stored = self.transitioned || state.is_some();
+            if let Some(canary) = self.status.canary.as_mut().filter(|_| self.evidence_stored) {
                 canary.analysed = now;
-            } else if let Some(canary) = &mut self.status.canary {
-                canary.analysed = now;
+                canary.analysis = state.unwrap_or_else(|| canary.analysis.clone());
             }
-            self.evidence_stored = true;
             return self.status.clone();
         }
         if let Some(stored) = stored.filter(|_| news) {

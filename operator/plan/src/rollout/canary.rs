@@ -101,7 +101,7 @@ impl Rollout<'_> {
         let lacking = ready < needed;
         if lacking != canary.lacking || (lacking && ready > canary.most_ready) {
             canary.progressed = self.now;
-            canary.most_ready = ready;
+            canary.most_ready = ready.min(needed);
         }
         canary.lacking = lacking;
     }
@@ -115,13 +115,12 @@ impl Rollout<'_> {
             first_token_margin: analysis.first_token_margin,
             ..Settings::default()
         };
-        let (state, verdicts) =
-            outrigger_verdict::step(&canary.analysis, &self.world.evidence.delta, &settings);
+        let (state, verdicts) = (self.judge.step)(&canary.analysis, &self.world.evidence.delta, &settings);
         self.state = (state != canary.analysis).then_some(state);
         self.verdicts = verdicts;
         let health = self.health(canary, stable, settings.health_window);
         self.verdicts.0.retain(|verdict| verdict.metric != Metric::Health);
-        self.verdicts.0.push(outrigger_verdict::health(&health, &settings));
+        self.verdicts.0.push((self.judge.health)(&health, &settings));
         self.status.verdicts.clone_from(&self.verdicts.0);
     }
 
@@ -129,7 +128,9 @@ impl Rollout<'_> {
         let now = self.now;
         let since = |from: Timestamp, id: &RevisionId| {
             let recent = |at: &&Timestamp| **at >= from && after(**at, window) > now;
-            self.replicas(id).flat_map(|replica| replica.restarts.iter().filter(recent)).count() as u32
+            // Those of replicas that are going count too: a scale-down must not make stable look better.
+            let all = self.world.replicas.iter().filter(|replica| replica.revision == *id);
+            all.flat_map(|replica| replica.restarts.iter().filter(recent)).count() as u32
         };
         let mut health = Health {
             canary_restarts: since(canary.started, &canary.revision),
@@ -267,7 +268,6 @@ impl Rollout<'_> {
         canary.step += 1;
         canary.step_reached = None;
         canary.progressed = self.now;
-        canary.most_ready = self.ready(&canary.revision);
         let message = match steps.get(canary.step as usize) {
             Some(step) => {
                 canary.step_weight = step.weight;
@@ -285,7 +285,9 @@ impl Rollout<'_> {
                 format!("canary {} has passed all steps and takes over", canary.revision)
             }
         };
-        canary.lacking = canary.most_ready < self.needed(canary.step_weight);
+        let (ready, needed) = (self.ready(&canary.revision), self.needed(canary.step_weight));
+        canary.most_ready = ready.min(needed);
+        canary.lacking = ready < needed;
         self.events.push(Event::normal("StepAdvanced", message));
     }
 

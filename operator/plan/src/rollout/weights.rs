@@ -22,7 +22,10 @@ impl Rollout<'_> {
 
     /// Sets the weights and the reference that follow from the status and the replicas.
     pub(super) fn weigh(&mut self) {
-        let desired = self.status.canary.as_ref().map_or(BasisPoints::ZERO, |canary| self.desired(canary));
+        let tried = self.world.status.canary.as_ref().map(|canary| &canary.revision);
+        // A canary that begins with this write has no weight, even where replicas of it happen to run.
+        let canary = self.status.canary.as_ref().filter(|canary| tried == Some(&canary.revision));
+        let desired = canary.map_or(BasisPoints::ZERO, |canary| self.desired(canary));
         let before = self.world.status.weights.desired;
         let same_step = |canary: &Canary| {
             let then = self.world.status.canary.as_ref();

@@ -1,0 +1,205 @@
+//! Single worlds that tell something: `cases/*.yaml`, each with its plan beside it as a snapshot.
+
+use crate::World;
+use crate::check::check;
+use crate::plan::{Outcome, Plan, plan};
+use jiff::Timestamp;
+use outrigger_wire::{BasisPoints, document};
+use std::path::Path;
+
+fn now() -> Timestamp {
+    "2026-11-21T08:00:00Z".parse().unwrap()
+}
+
+fn after(seconds: i64) -> Timestamp {
+    now().checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap()
+}
+
+fn case(name: &str) -> (World, Plan) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tests/cases").join(format!("{name}.yaml"));
+    let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let world = document::read_bytes::<World>(&bytes).unwrap_or_else(|m| panic!("{name}: {m:#?}")).value;
+    let now = now();
+    let planned = plan(&world, now);
+    assert_eq!(check(&world, &planned, now), Vec::<String>::new(), "{name}");
+    insta::with_settings!({snapshot_path => "cases", prepend_module_to_snapshot => false, omit_expression => true}, {
+        insta::assert_yaml_snapshot!(name, shown(&planned));
+    });
+    (world, planned)
+}
+
+/// A plan without what other tests are about: the analysis' sums, and what each sidecar is told.
+fn shown(plan: &Plan) -> serde_json::Value {
+    let mut value = serde_json::to_value(plan).unwrap();
+    for path in ["/status/canary/analysis", "/endpoints", "/routes/traffic", "/routes/timeouts", "/revisions"]
+    {
+        if let Some(place) = value.pointer_mut(path) {
+            *place = "…".into();
+        }
+    }
+    value
+}
+
+fn told(plan: &Plan) -> Vec<&str> {
+    plan.events.iter().map(|event| event.reason.as_str()).collect()
+}
+
+fn replicas(plan: &Plan) -> Vec<u32> {
+    plan.workloads.iter().map(|workload| workload.replicas).collect()
+}
+
+#[test]
+fn the_first_revision_starts_and_serves_when_ready() {
+    let (_, plan) = case("01_first_installation");
+    assert_eq!((plan.outcome, plan.routes.stable.is_none()), (Outcome::Starting, true));
+    assert_eq!(replicas(&plan), [2]);
+    let (_, plan) = case("02_first_replica_ready");
+    assert_eq!(told(&plan), ["Serving"]);
+    assert_eq!(plan.routes.stable.map(|route| route.endpoints.len()), Some(1));
+}
+
+/// proves R.1
+#[test]
+fn a_canary_begins_without_weight() {
+    let (world, plan) = case("03_another_engine");
+    assert_eq!(told(&plan), ["CanaryStarted"]);
+    assert_eq!(plan.routes.weight, BasisPoints::ZERO);
+    assert!(plan.status.serial > world.status.serial);
+    assert!(plan.evidence_stored, "what was counted before is not the canary's");
+    // Superseded at 50 %: the write that ends the old canary begins the new one, at nothing.
+    let (_, plan) = case("08_superseded");
+    assert_eq!(told(&plan), ["CanaryStarted"]);
+    assert_eq!(plan.routes.weight, BasisPoints::ZERO);
+    assert_eq!(plan.status.canary.map(|canary| (canary.step, canary.step_reached)), Some((0, None)));
+}
+
+#[test]
+fn a_step_is_held() {
+    let (_, plan) = case("04_held");
+    assert!(plan.waiting_for.iter().any(|waiting| waiting.what == "hold"));
+    assert_eq!(plan.weights.observed, Some(BasisPoints::percent(10)));
+    assert_eq!(plan.weights.programmed, Some(BasisPoints::percent(10)));
+}
+
+/// proves R.2
+#[test]
+fn weight_follows_ready_replicas() {
+    let (_, plan) = case("05_lost_a_replica");
+    assert_eq!(plan.routes.weight, BasisPoints::percent(25));
+    assert!(told(&plan).contains(&"WeightLowered"));
+    assert_eq!(plan.routes.canary.map(|route| route.endpoints.len()), Some(1));
+}
+
+/// proves R.3, R.12, R.17
+#[test]
+fn a_crashing_canary_is_out_of_the_routes_with_one_write() {
+    let (_, plan) = case("06_crashes_again_and_again");
+    assert_eq!(told(&plan), ["RolledBack"]);
+    assert_eq!((plan.routes.canary, plan.routes.weight), (None, BasisPoints::ZERO));
+    assert_eq!(plan.status.failed.len(), 1);
+}
+
+/// proves R.9
+#[test]
+fn reverting_ends_the_canary_and_skips_steps_only_when_warm() {
+    let (_, plan) = case("07_reverted");
+    assert!(plan.events.iter().any(|event| event.message.starts_with("rolled back (reverted)")));
+    assert!(plan.status.failed.is_empty());
+    assert_eq!(plan.routes.canary, None);
+    let (world, plan) = case("13_back_while_warm");
+    assert_eq!(plan.status.stable, world.status.previous.map(|previous| previous.revision));
+    let (world, plan) = case("14_back_when_cold");
+    assert_eq!(plan.status.stable, world.status.stable);
+    assert_eq!(plan.routes.weight, BasisPoints::ZERO);
+    assert_eq!(told(&plan), ["CanaryStarted"]);
+}
+
+/// proves R.6
+#[test]
+fn promotion_swaps_names_and_touches_no_replica() {
+    let (world, plan) = case("09_takes_over");
+    assert_eq!(told(&plan), ["Promoted"]);
+    let canary = world.status.canary.unwrap().revision;
+    assert_eq!(
+        plan.routes.stable.map(|route| (route.revision, route.endpoints.len())),
+        Some((canary.clone(), 2))
+    );
+    assert!(plan.workloads.iter().any(|workload| workload.revision == canary && workload.replicas == 2));
+}
+
+/// proves R.17
+#[test]
+fn what_cannot_be_had_blocks_and_what_does_not_start_fails() {
+    let (_, plan) = case("10_blocked");
+    assert_eq!((plan.outcome, told(&plan)), (Outcome::Blocked, vec!["Blocked"]));
+    assert!(plan.status.message.contains("blocked: port 9003 is in use"), "{}", plan.status.message);
+    assert!(plan.status.failed.is_empty());
+    let (_, plan) = case("11_no_progress");
+    assert_eq!((plan.outcome, told(&plan)), (Outcome::RolledBack, vec!["RolledBack"]));
+}
+
+/// proves R.4
+#[test]
+fn no_data_neither_promotes_nor_rolls_back() {
+    let (_, plan) = case("12_nothing_known");
+    assert_eq!(plan.status.canary.map(|canary| canary.step), Some(0));
+    assert!(plan.status.failed.is_empty());
+    let undecided = plan.status.conditions.iter().find(|c| c.type_ == "Undecided").unwrap();
+    assert_eq!((undecided.status.as_str(), undecided.reason.as_str()), ("True", "NoData"));
+}
+
+/// proves R.18
+#[test]
+fn a_failed_revision_is_not_tried_again_by_itself() {
+    let (_, plan) = case("15_failed_is_remembered");
+    assert_eq!(plan.outcome, Outcome::RolledBack);
+    assert_eq!(plan.status.canary, None);
+    assert_eq!(plan.workloads.len(), 1);
+}
+
+/// proves R.13
+#[test]
+fn another_share_than_told_is_a_condition() {
+    let (_, plan) = case("16_gateway_sends_otherwise");
+    assert!(told(&plan).contains(&"WeightMismatch"));
+    let (_, held) = case("04_held");
+    assert!(!told(&held).contains(&"WeightMismatch"));
+}
+
+/// Replicas that gateways may still be sending to go on until these have acknowledged, or for five seconds.
+#[test]
+fn replicas_outlive_the_routes_to_them_until_gateways_know() {
+    let (mut world, plan_now) = case("09_takes_over");
+    let canary = world.status.canary.clone().unwrap().revision;
+    world.status = plan_now.status;
+    let old = |world: &World, at| {
+        let planned = plan(world, at);
+        assert_eq!(check(world, &planned, at), Vec::<String>::new());
+        planned
+            .workloads
+            .iter()
+            .find(|workload| workload.revision != canary)
+            .map(|workload| workload.replicas)
+    };
+    assert_eq!(old(&world, after(1)), Some(2));
+    assert_eq!(plan(&world, after(1)).wake_at, Some(after(5)));
+    assert_eq!(old(&world, after(5)), None);
+    world.gateways[0].serial = world.status.serial;
+    assert_eq!(old(&world, after(1)), None);
+}
+
+/// An operator that starts anew, ten times in a row, plans the same: nothing of the rollout is in its memory.
+///
+/// proves R.7
+#[test]
+fn restarts_neither_advance_nor_repeat_a_step() {
+    let (world, first) = case("04_held");
+    let mut stored = world.clone();
+    stored.status = first.status;
+    for second in 0..10 {
+        let planned = plan(&stored, after(second));
+        assert_eq!(planned.status.canary.clone().map(|canary| canary.step), Some(0));
+        assert_eq!(planned.status.canary, stored.status.canary);
+        stored.status = planned.status;
+    }
+}
