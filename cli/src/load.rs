@@ -102,6 +102,11 @@ impl Load {
         Counts { rate: self.rate, ..lock(&self.counts).clone() }
     }
 
+    /// Sends nothing new; what is open goes on.
+    pub fn halt(&self) {
+        self.stop.send_replace(true);
+    }
+
     /// Sends nothing new, waits for what is open (at most the configured time-out) and returns the last counts.
     pub async fn stop(mut self) -> Counts {
         self.stop.send_replace(true);

@@ -1,3 +1,5 @@
 //! Outrigger on the command line.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    outrigger::main_with(std::env::args_os())
+}

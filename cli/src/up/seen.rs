@@ -1,0 +1,150 @@
+//! What the terminal shows, from the plan and the reports.
+
+use super::meter::Meter;
+use crate::load::Load;
+use crate::view::{EndpointState, EndpointView, EventView, Phase, RevisionView, Role, StepView, View};
+use jiff::Timestamp;
+use outrigger_crds::{ModelDeploymentSpec, ModelDeploymentStatus};
+use outrigger_plan::{Outcome, Phase as ReplicaPhase, Plan, Replica};
+use outrigger_wire::{DeploymentKey, EndpointId, EndpointReport, EngineState, RevisionId};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Everything from which a view is made.
+pub(crate) struct From<'a> {
+    pub(crate) now: Timestamp,
+    pub(crate) deployment: &'a DeploymentKey,
+    pub(crate) url: &'a str,
+    pub(crate) spec: &'a ModelDeploymentSpec,
+    pub(crate) declared: &'a RevisionId,
+    pub(crate) plan: &'a Plan,
+    pub(crate) replicas: &'a [Replica],
+    pub(crate) reports: &'a BTreeMap<EndpointId, EndpointReport>,
+    pub(crate) meter: &'a Meter,
+    pub(crate) load: Option<&'a Load>,
+    pub(crate) events: Vec<EventView>,
+    /// The revision that was promoted while this program ran.
+    pub(crate) promoted: Option<&'a RevisionId>,
+    pub(crate) stopping: bool,
+}
+
+/// The view.
+pub(crate) fn view(from: From<'_>) -> View {
+    let status = &from.plan.status;
+    let name = from.deployment.as_str();
+    View {
+        now: from.now,
+        deployment: name.split_once('/').map_or(name, |(_, name)| name).to_owned(),
+        model: from.spec.model.name.clone(),
+        url: from.url.to_owned(),
+        phase: phase(&from),
+        stable: status.stable.clone(),
+        canary: status.canary.as_ref().map(|canary| canary.revision.clone()),
+        steps: from.spec.rollout.steps.iter().map(|step| step.weight).collect(),
+        step: step(&from),
+        weights: from.plan.weights,
+        verdicts: from.plan.verdicts.clone(),
+        revisions: revisions(&from),
+        endpoints: from.replicas.iter().map(|replica| endpoint(replica, from.reports)).collect(),
+        load: from.load.map(|load| load.counts().view()),
+        message: status.message.clone(),
+        events: from.events,
+    }
+}
+
+fn phase(from: &From<'_>) -> Phase {
+    let status = &from.plan.status;
+    if from.stopping {
+        return Phase::Stopping;
+    }
+    match from.plan.outcome {
+        Outcome::Starting => Phase::Starting,
+        Outcome::RollingOut => Phase::Canary,
+        Outcome::Blocked => Phase::Blocked { reason: blocked(status) },
+        Outcome::RolledBack => {
+            let failed = status.failed.iter().find(|failed| failed.revision == *from.declared);
+            let reason = failed.map(|failed| failed.reason.clone()).unwrap_or_default();
+            Phase::RolledBack { revision: from.declared.clone(), reason }
+        }
+        Outcome::Serving => match from.promoted.filter(|promoted| status.stable.as_ref() == Some(promoted)) {
+            Some(promoted) => Phase::Promoted { revision: promoted.clone() },
+            None => Phase::Available,
+        },
+    }
+}
+
+fn blocked(status: &ModelDeploymentStatus) -> String {
+    let condition = status.conditions.iter().find(|c| c.type_ == "Blocked" && c.status == "True");
+    condition.map_or_else(|| status.message.clone(), |condition| condition.message.clone())
+}
+
+fn step(from: &From<'_>) -> Option<StepView> {
+    let canary = from.plan.status.canary.as_ref()?;
+    let steps = &from.spec.rollout.steps;
+    let index = match canary.passed {
+        Some(_) => steps.len(),
+        None => (canary.step as usize).min(steps.len()),
+    };
+    let hold = steps.get(index).map_or(Duration::ZERO, |step| step.hold.get());
+    let left = canary.step_reached.map(|reached| {
+        let held = Duration::try_from(from.now.duration_since(reached)).unwrap_or_default();
+        hold.saturating_sub(held)
+    });
+    Some(StepView { index, weight: steps.get(index).map_or(100, |step| step.weight), hold, left })
+}
+
+fn revisions(from: &From<'_>) -> Vec<RevisionView> {
+    let status = &from.plan.status;
+    let canary = status.canary.as_ref().map(|canary| &canary.revision);
+    let starting = status.starting.as_ref().map(|starting| &starting.revision);
+    let mut ids: Vec<&RevisionId> = status.stable.iter().chain(starting).chain(canary).collect();
+    for replica in from.replicas {
+        if !ids.contains(&&replica.revision) {
+            ids.push(&replica.revision);
+        }
+    }
+    let one = |id: &RevisionId| {
+        let is = |replica: &&Replica| replica.revision == *id && replica.phase == ReplicaPhase::Ready;
+        let reading = from.meter.read(id);
+        let role = match () {
+            () if Some(id) == canary => Role::Canary,
+            () if Some(id) == status.stable.as_ref() || Some(id) == starting => Role::Stable,
+            () => Role::Leaving,
+        };
+        RevisionView {
+            id: id.clone(),
+            role,
+            ready: from.replicas.iter().filter(is).count() as u32,
+            wanted: from.plan.workloads.iter().filter(|w| w.revision == *id).map(|w| w.replicas).sum(),
+            rate: reading.rate,
+            errors: reading.errors,
+            duration: reading.duration,
+            first_token: reading.first_token,
+        }
+    };
+    ids.into_iter().map(one).collect()
+}
+
+fn endpoint(replica: &Replica, reports: &BTreeMap<EndpointId, EndpointReport>) -> EndpointView {
+    let report = reports.get(&replica.id);
+    let state = match (replica.phase, report.map(|report| report.engine)) {
+        (ReplicaPhase::Terminating, _) => EndpointState::Draining,
+        (ReplicaPhase::Ready, _) => EndpointState::Ready,
+        (ReplicaPhase::Pending, _) => EndpointState::Pending,
+        (_, Some(EngineState::Warming)) => EndpointState::Warming,
+        (ReplicaPhase::Unready, Some(EngineState::Stalled)) => EndpointState::Stalled,
+        (ReplicaPhase::Unready, Some(EngineState::Gone)) => EndpointState::Gone,
+        (ReplicaPhase::Unready, _) => EndpointState::Unready,
+        // The sidecar has said so, and the next probe will.
+        (ReplicaPhase::Starting, Some(EngineState::Ready)) => EndpointState::Warming,
+        (ReplicaPhase::Starting, _) => EndpointState::Starting,
+    };
+    EndpointView {
+        id: replica.id.clone(),
+        revision: replica.revision.clone(),
+        state,
+        in_flight: report.map_or(0, |report| report.in_flight),
+        queued: report.map_or(0, |report| report.queued),
+        restarts: replica.restarts.len() as u32,
+    }
+}

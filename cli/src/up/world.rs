@@ -1,0 +1,140 @@
+//! The world of one machine: from what the store, the children and the reports say.
+
+use super::store::Stored;
+use jiff::Timestamp;
+use outrigger_crds::ModelDeploymentSpec;
+use outrigger_plan::{Capacity, Declared, Evidence, Gateway, Replica, Trouble, World};
+use outrigger_verdict::Baselines;
+use outrigger_wire::{GatewayId, GatewayReport, Histogram};
+use std::collections::BTreeMap;
+
+/// What was observed, beside what is stored.
+pub(crate) struct Observed<'a> {
+    pub(crate) replicas: Vec<Replica>,
+    /// The newest report of each gateway.
+    pub(crate) reports: &'a BTreeMap<GatewayId, GatewayReport>,
+    /// Gateways whose stream lives.
+    pub(crate) live: Vec<GatewayId>,
+    /// What can't be had.
+    pub(crate) missing: Vec<Trouble>,
+    pub(crate) baselines: &'a Baselines,
+}
+
+/// The world, for `spec` as it is declared now.
+pub(crate) fn world(
+    stored: &Stored,
+    spec: &ModelDeploymentSpec,
+    observed: Observed<'_>,
+    now: Timestamp,
+) -> World {
+    let (key, status) = (&stored.deployment, &stored.status);
+    let canary = status.canary.as_ref().map(|canary| &canary.revision);
+    let delta = observed.baselines.delta(key, status.stable.as_ref(), canary, now);
+    World {
+        spec: Declared { key: key.clone(), generation: stored.generation, spec: spec.clone() },
+        status: status.clone(),
+        revisions: stored.revisions.clone(),
+        replicas: observed.replicas,
+        gateways: gateways(stored, observed.reports, &observed.live),
+        capacity: Capacity { missing: observed.missing },
+        evidence: Evidence { delta, stable_first_token: first_token(stored, observed.reports) },
+    }
+}
+
+/// Gateways that live or reported; one that has not reported yet works by no routes.
+fn gateways(
+    stored: &Stored,
+    reports: &BTreeMap<GatewayId, GatewayReport>,
+    live: &[GatewayId],
+) -> Vec<Gateway> {
+    let mut ids: Vec<&GatewayId> = reports.keys().chain(live).collect();
+    ids.sort();
+    ids.dedup();
+    let gateway = |id: &GatewayId| {
+        let report = reports.get(id).and_then(|report| report.deployments.get(&stored.deployment));
+        let report = report.cloned().unwrap_or_default();
+        Gateway {
+            id: id.clone(),
+            live: live.contains(id),
+            serial: report.serial,
+            assigned_stable: report.assigned_stable,
+            assigned_canary: report.assigned_canary,
+            ejected: report.ejected,
+        }
+    };
+    ids.into_iter().map(gateway).collect()
+}
+
+/// Stable's time to first token, over all prompt lengths, as the present runs of the gateways counted it.
+fn first_token(stored: &Stored, reports: &BTreeMap<GatewayId, GatewayReport>) -> Histogram {
+    let mut sum = Histogram::default();
+    let Some(stable) = &stored.status.stable else { return sum };
+    let of_it = |report: &GatewayReport| {
+        let deployment = report.deployments.get(&stored.deployment)?;
+        let strata = &deployment.revisions.get(stable)?.strata;
+        Some(strata.values().map(|stratum| stratum.first_token.clone()).collect::<Vec<_>>())
+    };
+    reports.values().filter_map(of_it).flatten().for_each(|histogram| sum.add(&histogram));
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outrigger_wire::{DeploymentReport, RevisionReport, Stratum, StratumReport};
+
+    fn stored() -> Stored {
+        let spec =
+            serde_json::from_value(serde_json::json!({"model": {"name": "demo"}, "engine": {}})).unwrap();
+        let mut stored = Stored::new("default/demo".into(), spec);
+        stored.status.stable = Some("aaaaaaaaaa".into());
+        stored
+    }
+
+    fn report(gateway: &str, first_tokens: u64) -> (GatewayId, GatewayReport) {
+        let mut stratum = StratumReport::default();
+        (0..first_tokens).for_each(|_| stratum.first_token.record(20_000));
+        let revision = RevisionReport { strata: [(Stratum::Short, stratum)].into(), ..Default::default() };
+        let deployment = DeploymentReport {
+            serial: 4,
+            assigned_stable: 3,
+            revisions: [("aaaaaaaaaa".into(), revision.clone()), ("bbbbbbbbbb".into(), revision)].into(),
+            ..Default::default()
+        };
+        let deployments = [("default/demo".into(), deployment)].into();
+        (gateway.into(), GatewayReport { gateway: gateway.into(), deployments, ..Default::default() })
+    }
+
+    fn observe(reports: &BTreeMap<GatewayId, GatewayReport>, live: &[&str]) -> World {
+        let observed = Observed {
+            replicas: Vec::new(),
+            reports,
+            live: live.iter().map(|id| (*id).into()).collect(),
+            missing: Vec::new(),
+            baselines: &Baselines::default(),
+        };
+        let stored = stored();
+        world(&stored, &stored.spec, observed, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_gateway_without_a_report_works_by_no_routes() {
+        let world = observe(&BTreeMap::new(), &["gateway"]);
+        assert_eq!(world.gateways.len(), 1);
+        assert!(world.gateways[0].live);
+        assert_eq!(world.gateways[0].serial, 0);
+    }
+
+    #[test]
+    fn a_gateway_that_left_is_known_and_not_live() {
+        let world = observe(&BTreeMap::from([report("gone", 1)]), &["gateway"]);
+        let found: Vec<_> = world.gateways.iter().map(|g| (g.id.as_str(), g.live, g.serial)).collect();
+        assert_eq!(found, [("gateway", true, 0), ("gone", false, 4)]);
+    }
+
+    #[test]
+    fn first_tokens_of_stable_alone_are_a_reference() {
+        let world = observe(&BTreeMap::from([report("a", 5), report("b", 2)]), &[]);
+        assert_eq!(world.evidence.stable_first_token.count(), 7);
+    }
+}
