@@ -18,8 +18,16 @@ use super::words;
 use crate::view::{EventView, LoadView, Phase, View};
 
 /// Events that the phase, the steps and the weights tell already.
-const TOLD: [&str; 7] =
-    ["Available", "CanaryStarted", "StepReached", "StepStarted", "Promoted", "RolledBack", "Blocked"];
+const TOLD: [&str; 8] = [
+    "Starting",
+    "Serving",
+    "CanaryStarted",
+    "StepReached",
+    "StepAdvanced",
+    "Promoted",
+    "RolledBack",
+    "Blocked",
+];
 
 /// One line per change from `before` to `after`. Before the first view stands `View::default()`.
 ///

@@ -54,7 +54,12 @@ pub(super) fn happening(view: &View, width: usize, roomy: bool) -> Vec<Line<'sta
         .map(|row| Line::styled(format!(" {row}"), style))
         .collect();
     let road = road(view);
-    let rows = if road.is_some() && !roomy { 0 } else { MESSAGE_ROWS };
+    // Of what is over or blocked the sentence has told all.
+    let told = matches!(
+        view.phase,
+        Phase::Promoted { .. } | Phase::RolledBack { .. } | Phase::Blocked { .. } | Phase::Stopping
+    );
+    let rows = if told || (road.is_some() && !roomy) { 0 } else { MESSAGE_ROWS };
     let message = wrap(&view.message, width.saturating_sub(2), rows);
     lines.extend(message.into_iter().map(|row| Line::styled(format!(" {row}"), QUIET)));
     lines.extend(road);

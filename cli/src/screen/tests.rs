@@ -140,7 +140,7 @@ fn canary() -> View {
             duration: latency(120, 190),
         }),
         events: vec![
-            event(2, false, "Available", "revision 4b1f0c9a77 serves all callers"),
+            event(2, false, "Serving", "revision 4b1f0c9a77 is ready and serves"),
             event(6, false, "CanaryStarted", "revision 6f9c2e1b4d is tried"),
             event(9, true, "EngineRestarted", "chat-6f9c2e1b4d-0: the engine exited with status 1"),
         ],

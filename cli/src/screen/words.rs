@@ -16,15 +16,15 @@ pub(super) fn happening(view: &View) -> String {
         },
         Phase::Canary => trying(view),
         Phase::Promoted { revision } => {
-            format!("Promoted: revision {revision} did well in every step and now serves all callers.")
+            format!("Promoted: revision {revision} did well and now serves all callers.")
         }
         Phase::RolledBack { revision, reason } => match &view.stable {
             Some(stable) => {
                 format!(
-                    "Rolled back: all callers get revision {stable} again, none gets {revision}. {reason}"
+                    "Rolled back: all callers get revision {stable} again, none {revision}. Why: {reason}"
                 )
             }
-            None => format!("Rolled back: no caller gets revision {revision}. {reason}"),
+            None => format!("Rolled back: no caller gets revision {revision}. Why: {reason}"),
         },
         Phase::Blocked { reason } => format!("Blocked: {reason}"),
         Phase::Stopping => "Stopping: what is in flight is finished, nothing new is taken.".to_owned(),
@@ -98,7 +98,7 @@ pub(super) const fn metric(metric: Metric) -> &'static str {
     }
 }
 
-/// A verdict in words: `fine`, `worse`, …
+/// A verdict in words.
 pub(super) const fn verdict(verdict: &Verdict) -> &'static str {
     match verdict {
         Verdict::Pass => "pass",
@@ -116,8 +116,9 @@ pub(super) fn compared(judged: &MetricVerdict) -> Option<String> {
         _ => millis(v),
     };
     let one = |v: Option<f64>| v.map_or_else(|| "-".to_owned(), value);
-    (judged.canary.is_some() || judged.stable.is_some())
-        .then(|| format!("{} / {}", one(judged.canary), one(judged.stable)))
+    // Health is told in words: its values are counts of several kinds.
+    let told = judged.metric != Metric::Health && (judged.canary.is_some() || judged.stable.is_some());
+    told.then(|| format!("{} / {}", one(judged.canary), one(judged.stable)))
 }
 
 /// How many of the canary's requests an undecided verdict rests on, and at how many it may be known: `34 of 120`.

@@ -28,7 +28,11 @@ pub(in crate::screen) fn verdicts(view: &View, width: usize) -> Vec<Line<'static
             format!(" {:<EVIDENCE$}  {:<EVIDENCE$} {:>17}{:>13} ", "yes", "no", "new / stable", "requests")
         }
     };
-    let mut lines = vec![rule("Is the new one worse?", &columns, VERDICT, width)];
+    let question = match view.canary.is_none() && !view.verdicts.is_empty() {
+        true => "Was the new one worse?",
+        false => "Is the new one worse?",
+    };
+    let mut lines = vec![rule(question, &columns, VERDICT, width)];
     if view.verdicts.is_empty() {
         let why = if view.canary.is_some() { "nothing counted yet" } else { "nothing is being tried" };
         lines.push(Line::styled(format!(" {why}"), QUIET));
