@@ -4,12 +4,12 @@
 //! (requests running, cache in use) are no progress: they stand still in a long prefill and move in a crash loop.
 
 /// Counters that grow while vLLM works: tokens in and out, and the iterations of its scheduler (a histogram's
-/// count), which advance in the middle of a long prefill too.
-pub const VLLM: [&str; 6] = [
+/// count), which advance in the middle of a long prefill too. Not `vllm:request_success_total`: a request that its
+/// caller gave up is counted there too, and a stuck engine has many of those.
+pub const VLLM: [&str; 5] = [
     "vllm:generation_tokens_total",
     "vllm:prompt_tokens_total",
     "vllm:iteration_tokens_total_count",
-    "vllm:request_success_total",
     "vllm:inter_token_latency_seconds_count",
     "vllm:time_to_first_token_seconds_count",
 ];

@@ -13,5 +13,6 @@ mod client;
 mod drain;
 mod fake;
 mod health;
+mod sim;
 mod table;
 mod world;

@@ -1,9 +1,9 @@
 //! The connection that is held open to notice the engine's restart.
 //!
 //! A connection on which nothing is sent ends when the process at the other end ends, so its end is taken for a
-//! restart. Some engines also close idle connections after a while; they are given away by the next connection
-//! being taken at once, and from then on the held one is replaced by a fresh one well before that time, so that
-//! there is always one whose end means something.
+//! restart. Some engines also close idle connections after a while, so the held one is replaced by a fresh one well
+//! before [`USUAL_HOLD`], and there is always one whose end means something. An engine that is less patient is
+//! given away by the next connection being taken at once; from then on it is replaced before that time.
 
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,10 @@ const LAST_PAUSE: Duration = Duration::from_millis(500);
 /// refused connections alone.
 const SHORTEST_HOLD: Duration = Duration::from_secs(1);
 
+/// How long nearly every server leaves a connection alone on which nothing was ever sent: hyper's time-out for a
+/// request's head is 30 s, nginx's and gunicorn's are longer, uvicorn has none.
+const USUAL_HOLD: Duration = Duration::from_secs(28);
+
 #[derive(Debug)]
 pub(super) struct Hold {
     /// When the present connection was taken; absent: there is none.
@@ -24,8 +28,8 @@ pub(super) struct Hold {
     pause: Duration,
     /// How long the last connection lasted that ended; forgotten where the engine was gone after it.
     ended_after: Option<Duration>,
-    /// For how long the engine leaves an idle connection alone, where that is known.
-    lasts: Option<Duration>,
+    /// For how long the engine leaves an idle connection alone, as far as is known.
+    lasts: Duration,
 }
 
 impl Hold {
@@ -36,7 +40,7 @@ impl Hold {
             next_dial: Some(now),
             pause: FIRST_PAUSE,
             ended_after: None,
-            lasts: None,
+            lasts: USUAL_HOLD,
         }
     }
 
@@ -59,11 +63,10 @@ impl Hold {
         self.dialling = false;
         self.pause = FIRST_PAUSE;
         if let Some(lasted) = self.ended_after.take() {
-            self.lasts = Some(self.lasts.map_or(lasted, |known| known.min(lasted)));
+            self.lasts = self.lasts.min(lasted);
         }
         self.since = Some(now);
-        let renewal = self.lasts.filter(|lasts| *lasts >= SHORTEST_HOLD);
-        self.next_dial = renewal.map(|lasts| now + lasts * 3 / 4);
+        self.next_dial = (self.lasts >= SHORTEST_HOLD).then(|| now + self.lasts * 3 / 4);
     }
 
     /// The engine didn't take the connection. One that is held still is.
@@ -76,8 +79,7 @@ impl Hold {
     /// The held connection ended. Returns whether that is taken for the end of the engine.
     pub(super) fn ended(&mut self, now: Instant) -> bool {
         let lasted = self.since.take().map(|since| now.saturating_duration_since(since));
-        let hopeless = self.lasts.is_some_and(|lasts| lasts < SHORTEST_HOLD);
-        if hopeless {
+        if self.lasts < SHORTEST_HOLD {
             // Try again seldom: it may be another program by now.
             self.next_dial = Some(now + Duration::from_secs(60));
             return false;
