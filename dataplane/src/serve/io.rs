@@ -48,6 +48,8 @@ pub(super) struct Io {
     /// Judged and not yet given to hyper.
     ready: BytesMut,
     lingered: usize,
+    /// What is wrong with a body's framing, told when what came before it was given.
+    broken: Option<Bad>,
 }
 
 /// Where in the stream of bytes the next one stands.
@@ -81,6 +83,7 @@ impl Io {
             pipelined: false,
             ready: BytesMut::new(),
             lingered: 0,
+            broken: None,
         }
     }
 
@@ -118,10 +121,10 @@ impl Io {
     }
 
     /// Judges bytes in the order in which they came: what has passed goes to hyper, what can't be judged yet is
-    /// held. An error is one of a body's framing: hyper has its head already.
-    fn judge(&mut self, fresh: &[u8], out: &mut ReadBufCursor<'_>, cx: &Context<'_>) -> io::Result<()> {
+    /// held.
+    fn judge(&mut self, fresh: &[u8], out: &mut ReadBufCursor<'_>, cx: &Context<'_>) {
         if self.held.is_empty() {
-            let judged = self.judge_all(fresh, out)?;
+            let judged = self.judge_all(fresh, out);
             let rest = fresh.get(judged..).unwrap_or_default();
             if !rest.is_empty() {
                 self.held.extend_from_slice(rest);
@@ -129,14 +132,13 @@ impl Io {
         } else {
             let mut held = std::mem::take(&mut self.held);
             held.extend_from_slice(fresh);
-            let judged = self.judge_all(&held, out)?;
+            let judged = self.judge_all(&held, out);
             held.advance(judged);
             if !held.is_empty() {
                 self.held = held;
             }
         }
         self.hold(cx);
-        Ok(())
     }
 
     /// Notes why something is held.
@@ -161,14 +163,14 @@ impl Io {
     }
 
     /// Gives the number of bytes that need not be held.
-    fn judge_all(&mut self, bytes: &[u8], out: &mut ReadBufCursor<'_>) -> io::Result<usize> {
+    fn judge_all(&mut self, bytes: &[u8], out: &mut ReadBufCursor<'_>) -> usize {
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
             let passed = match &mut self.place {
                 Place::Unchecked => rest.len(),
                 Place::Over => {
                     self.lingered += rest.len();
-                    return Ok(bytes.len());
+                    return bytes.len();
                 }
                 Place::Body(left) => {
                     let here = (rest.len() as u64).min(*left);
@@ -179,7 +181,8 @@ impl Io {
                     Ok(here) => here,
                     Err(bad) => {
                         self.place = Place::Over;
-                        return Err(io::Error::new(io::ErrorKind::InvalidData, bad.message()));
+                        self.broken = Some(bad);
+                        return bytes.len();
                     }
                 },
                 // The next request waits for its turn.
@@ -212,7 +215,7 @@ impl Io {
                 self.place = Place::Head;
             }
         }
-        Ok(at)
+        at
     }
 
     fn give(&mut self, bytes: &[u8], out: &mut ReadBufCursor<'_>) {
@@ -295,7 +298,7 @@ impl Read for Io {
         }
         let room = out.remaining();
         if this.pipelined && this.shared.is_idle() {
-            this.judge(&[], &mut out, cx)?;
+            this.judge(&[], &mut out, cx);
         }
         loop {
             if !this.ready.is_empty() {
@@ -307,6 +310,9 @@ impl Read for Io {
                 }
                 return Poll::Ready(Ok(()));
             }
+            if let Some(bad) = this.broken.take() {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, bad.message())));
+            }
             // After a refusal its answer is all that is left to do, and hyper ends with that.
             if matches!(this.place, Place::Over) && this.shared.is_idle() {
                 return Poll::Ready(Ok(()));
@@ -314,12 +320,11 @@ impl Read for Io {
             if this.lingered > MAX_LINGER {
                 return Poll::Pending;
             }
-            let mut judged = Ok(());
             let polled = BUFFER.with_borrow_mut(|buffer| {
                 let limit = room.min(buffer.len());
                 let mut buffer = ReadBuf::new(buffer.get_mut(..limit).unwrap_or_default());
                 ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer))?;
-                judged = this.judge(buffer.filled(), &mut out, cx);
+                this.judge(buffer.filled(), &mut out, cx);
                 Poll::Ready(io::Result::Ok(buffer.filled().len()))
             });
             match polled {
@@ -330,7 +335,7 @@ impl Read for Io {
                 // A client that closed its side after a bad request still gets the refusal.
                 Poll::Ready(Ok(0)) if this.shared.refused.get().is_some() => return Poll::Pending,
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(_)) => judged?,
+                Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
             }
         }
