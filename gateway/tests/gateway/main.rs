@@ -9,6 +9,7 @@
 )]
 
 mod client;
+mod engines;
 mod hostile;
 mod live;
 mod program;
