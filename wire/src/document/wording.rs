@@ -21,8 +21,9 @@ pub(super) fn missing() -> &'static str {
 /// Said of a value that was refused.
 pub(super) fn refused(message: &str) -> String {
     if let Some((found, wanted)) = split(message, "invalid type: ") {
+        let plain = ["integer", "boolean", "floating"].iter().any(|kind| found.starts_with(kind));
         let hint = match wanted {
-            "a string" => "; put it in quotes if it is meant as text",
+            "a string" if plain => "; put it in quotes if it is meant as text",
             _ => "",
         };
         return format!("found {}, expected {}{hint}", found_words(found), expected(wanted));
@@ -62,7 +63,7 @@ fn found_words(found: &str) -> String {
         "unit value" | "unit" | "Option value" => "nothing".to_owned(),
         other => match other.strip_prefix("string ") {
             Some(text) => format!("the text {}", shortened(text)),
-            None => format!("the {other}"),
+            None => format!("the {}", other.replace("floating point", "number")),
         },
     }
 }
