@@ -58,6 +58,21 @@ pub(crate) struct Queue {
     /// When the timer rings, and the bell that makes it look again.
     armed: Cell<Option<Instant>>,
     rearm: Notify,
+    /// Requests whose bodies are being read, and the bytes of those.
+    reading: Cell<(usize, u64)>,
+}
+
+/// A body that is being read; dropped when it is there.
+pub(crate) struct Reading {
+    queue: Rc<Queue>,
+    bytes: u64,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let (others, held) = self.queue.reading.get();
+        self.queue.reading.set((others.saturating_sub(1), held.saturating_sub(self.bytes)));
+    }
 }
 
 /// A place in the engine. Dropping it lets the next one go.
@@ -110,6 +125,7 @@ impl Queue {
             upstream,
             armed: Cell::new(None),
             rearm: Notify::new(),
+            reading: Cell::new((0, 0)),
         });
         tokio::task::spawn_local(timer(Rc::downgrade(&queue)));
         queue
@@ -119,6 +135,19 @@ impl Queue {
     pub(crate) fn load(&self) -> (u32, u32, usize) {
         let admission = self.admission.borrow();
         (admission.in_flight(), admission.limits().concurrency, admission.waiting())
+    }
+
+    /// Room for a request whose body is read before it waits: it is refused before any of its body is held, and
+    /// what is being read counts as what waits.
+    ///
+    /// # Errors
+    ///
+    /// The refusal, where there is none.
+    pub(crate) fn room(self: &Rc<Self>, bytes: u64) -> Result<Reading, Refusal> {
+        let (others, held) = self.reading.get();
+        self.admission.borrow().room(others, held + bytes).map_err(|refusal| self.refusal(refusal))?;
+        self.reading.set((others + 1, held + bytes));
+        Ok(Reading { queue: self.clone(), bytes })
     }
 
     /// A place in the engine for a request that needn't wait; see [`Admission::direct`].

@@ -161,7 +161,8 @@ impl Stack {
         began: Instant,
         deadline: Instant,
     ) -> Result<Response<Body<Passing>>, Refusal> {
-        let bytes = body::read_request(body, MAX_MERGEABLE as usize).await.map_err(|e| Refusal::from(&e))?;
+        let announced = body.size_hint().exact().unwrap_or(MAX_MERGEABLE);
+        let bytes = self.read(body, announced, MAX_MERGEABLE).await?;
         let length = bytes.len() as u64;
         let key = batch::head::key(&head.uri, &head.headers);
         let companion = Mergeable::read(form, &key, bytes.clone()).map(|rows| Companion {
@@ -179,6 +180,12 @@ impl Stack {
             Turn::Answered(part) => Ok(part.map(Body::full)),
             Turn::Refused(refusal) => Err(refusal),
         }
+    }
+
+    /// Reads a body that is held while its request waits.
+    async fn read(&self, body: Incoming, announced: u64, allowed: u64) -> Result<Bytes, Refusal> {
+        let _reading = self.queue.room(announced)?;
+        body::read_request(body, allowed as usize).await.map_err(|e| Refusal::from(&e))
     }
 
     /// To the engine, and its answer as it comes.

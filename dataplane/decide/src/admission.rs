@@ -183,19 +183,29 @@ impl Admission {
         if arrival.deadline <= now {
             return Err(Refusal::Deadline);
         }
-        // While the engine takes more, nothing needs to wait, so nothing is refused: `next` sends it.
-        if self.in_flight >= self.limits.concurrency {
-            if self.waiting() as u64 >= u64::from(self.limits.max_queue) {
-                return Err(Refusal::QueueFull);
-            }
-            if self.bytes.saturating_add(arrival.bytes) > self.limits.max_queue_bytes {
-                return Err(Refusal::QueueBytes);
-            }
-        }
+        self.room(0, arrival.bytes)?;
         self.last += 1;
         let ticket = Ticket(self.last);
         self.insert(ticket, arrival, now);
         Ok(ticket)
+    }
+
+    /// Whether there is room for one more of so many bytes, beside `others` that are on their way here. While the
+    /// engine takes more, nothing needs to wait, so nothing is refused: [`Self::next`] sends it.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
+    pub fn room(&self, others: usize, bytes: u64) -> Result<(), Refusal> {
+        let taken = u64::from(self.in_flight) + others as u64;
+        let fits = self.bytes.saturating_add(bytes) <= self.limits.max_queue_bytes;
+        if taken < u64::from(self.limits.concurrency) && (others == 0 || fits) {
+            return Ok(());
+        }
+        if (self.waiting() + others) as u64 >= u64::from(self.limits.max_queue) {
+            return Err(Refusal::QueueFull);
+        }
+        if fits { Ok(()) } else { Err(Refusal::QueueBytes) }
     }
 
     /// A request that needn't wait goes at once, without a ticket: nobody waits and the engine takes more (one

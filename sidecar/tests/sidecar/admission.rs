@@ -26,8 +26,14 @@ fn what_is_too_much_is_refused_with_a_time_to_come_again() {
         assert!((1..=30).contains(&reply.headers["retry-after"].parse::<u64>().unwrap()));
         assert!(reply.json().pointer(body_of_error).unwrap().is_string(), "{}", reply.body);
     }
+    // Nothing of a body is waited for: the head is enough to refuse it.
+    for length in ["100", "1000000"] {
+        let head = format!("POST {CHAT} HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n");
+        let reply = receive(&mut send(world.sidecar.address(), head.as_bytes()));
+        assert_eq!((reply.status, reply.reason()), (429, "queue_full"));
+    }
     let metrics = ask(world.sidecar.admin(), "GET", "/metrics", &[], "").body;
-    assert!(metrics.contains("outrigger_sidecar_refused_total{reason=\"queue_full\"} 2"), "{metrics}");
+    assert!(metrics.contains("outrigger_sidecar_refused_total{reason=\"queue_full\"} 4"), "{metrics}");
     world.engine.open();
     for reply in accepted {
         assert_eq!(reply.join().unwrap().status, 200);

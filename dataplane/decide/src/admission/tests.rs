@@ -49,6 +49,24 @@ fn waiting_is_bounded_in_count_and_bytes() {
     queue.offer(single(now), now).unwrap();
 }
 
+/// proves A.1
+#[test]
+fn bodies_that_are_on_their_way_count_as_waiting() {
+    let now = Instant::now();
+    let mut queue = Admission::new(limits(2, None));
+    assert_eq!(queue.room(0, u64::MAX), Ok(()), "it needn't wait");
+    assert_eq!(queue.room(1, 1001), Err(Refusal::QueueBytes), "two at once are too large");
+    assert_eq!(queue.room(3, 10), Ok(()));
+    assert_eq!(queue.room(4, 10), Err(Refusal::QueueFull));
+    queue.offer(single(now), now).unwrap();
+    queue.offer(single(now), now).unwrap();
+    assert_eq!((call(&mut queue, now).len(), call(&mut queue, now).len()), (1, 1));
+    queue.offer(single(now), now).unwrap();
+    assert_eq!(queue.room(2, 990), Ok(()));
+    assert_eq!(queue.room(2, 991), Err(Refusal::QueueBytes));
+    assert_eq!(queue.room(3, 10), Err(Refusal::QueueFull));
+}
+
 #[test]
 fn nothing_is_refused_below_capacity() {
     let now = Instant::now();
