@@ -68,13 +68,15 @@ fn weights(world: &World, plan: &Plan, now: Timestamp, found: &mut Broken) {
     found.unless(same || fresh, "a new canary does not begin at the first step");
 }
 
-/// R.4, R.5, R.7, R.10: how a canary moves from step to step.
+/// R.3, R.4, R.5, R.7, R.10: how a canary moves from step to step.
 fn canary(world: &World, plan: &Plan, now: Timestamp, found: &mut Broken) {
     let (Some(before), Some(after)) = (&world.status.canary, &plan.status.canary) else { return };
     if before.revision != after.revision {
         return;
     }
     found.unless(before.started == after.started, "a canary under way began anew");
+    let failed = plan.verdicts.iter().any(|v| v.verdict == Verdict::Fail);
+    found.unless(!failed, "a canary that fails is not rolled back at once");
     let kept = world.status.reference.is_none() || world.status.reference == plan.status.reference;
     found.unless(kept, "the reference changed under a canary");
     if after.passed.is_some() && before.passed.is_none() {

@@ -144,6 +144,7 @@ pub struct Capacity {
 pub struct Evidence {
     /// Stable's and the canary's counts.
     pub delta: Delta,
-    /// Stable's time to first token since the table began to be served, from which a reference is made.
+    /// The present stable revision's time to first token, as far back as gateways know, from which a reference is
+    /// made.
     pub stable_first_token: outrigger_wire::Histogram,
 }
