@@ -139,6 +139,35 @@ fn a_file_is_planned_served_asked_loaded_and_changed() {
     assert!(up.stop(PATIENCE).unwrap().success());
 }
 
+/// With the official client, which is set up together with the real engines.
+#[cfg(feature = "real-engines")]
+#[test]
+fn the_python_of_the_readme_gets_its_stream() {
+    let reader = Reader::new();
+    reader.save("chat.yaml", "kind: ModelDeployment");
+    let mut up = Running::start(reader.shell("outrigger up chat.yaml", "--listen 127.0.0.1:0")).unwrap();
+    let line = up.line(PATIENCE, "replica that serves", |line| line.contains(" available ")).unwrap();
+    let reader = reader.instead("127.0.0.1:8080", &address_in(&line));
+    let mut path = Command::new("bash");
+    path.arg(root().join("e2e/engines/setup.sh")).args(["path", "clients"]);
+    let clients = text(&run(path).unwrap());
+    let mut python = Command::new(Path::new(clients.trim()).join("python"));
+    python.arg("-c").arg(reader.block("python", "openai"));
+    assert!(!text(&run(python).unwrap()).trim().is_empty(), "the stream has text");
+    assert!(up.stop(PATIENCE).unwrap().success());
+}
+
+/// A completion of this model, asked for at this address: its status and its body.
+fn ask(address: &str, model: &str) -> (String, String) {
+    let mut ask = Command::new("curl");
+    ask.args(["--silent", "--write-out", "\n%{http_code}", "-H", "content-type: application/json", "-d"]);
+    ask.arg(format!(r#"{{"model": "{model}", "prompt": "Hello"}}"#));
+    ask.arg(format!("http://{address}/v1/completions"));
+    let answer = text(&run(ask).unwrap());
+    let (body, status) = answer.rsplit_once('\n').unwrap();
+    (status.to_owned(), body.to_owned())
+}
+
 /// The gateway's metrics and the sidecar's, after a few requests went through both as plain programs.
 fn parts_alone() -> [String; 2] {
     let (engine, sidecar, gateway) = (free_address(), free_address(), free_address());
@@ -148,10 +177,6 @@ fn parts_alone() -> [String; 2] {
         .instead("127.0.0.1:9000", &sidecar)
         .instead("127.0.0.1:8090", &gateway);
     reader.save("routes.yaml", "routes:");
-    let port = engine.rsplit(':').next().unwrap();
-    let mut sim = command("outrigger-engine-sim").unwrap();
-    sim.args(["--port", port, "--model", "demo"]);
-    let _engine = Running::start(sim).unwrap();
     let admin = |at: usize| format!("--admin {}", admins[at]);
     let _gateway = Running::start(reader.shell("outrigger-gateway --config", &admin(0))).unwrap();
     let _sidecar = Running::start(reader.shell("outrigger-sidecar --engine", &admin(1))).unwrap();
@@ -161,14 +186,17 @@ fn parts_alone() -> [String; 2] {
         curl.args(["--silent", "--show-error", "--fail"]).args(retry).arg(url);
         text(&run(curl).unwrap())
     };
+    admins.iter().for_each(|admin| drop(get(format!("http://{admin}/livez"))));
+    let (status, _) = ask(&sidecar, "demo");
+    assert_eq!(status, "503", "before its engine is there, a sidecar says so");
+    let mut sim = command("outrigger-engine-sim").unwrap();
+    sim.args(["--port", engine.rsplit(':').next().unwrap(), "--model", "demo"]);
+    let _engine = Running::start(sim).unwrap();
     admins.iter().for_each(|admin| drop(get(format!("http://{admin}/readyz"))));
-    let mut ask = Command::new("curl");
-    ask.args(["--silent", "--fail-with-body", "-H", "content-type: application/json", "-d"]);
-    ask.arg(r#"{"model": "demo", "prompt": "Hello"}"#).arg(format!("http://{gateway}/v1/completions"));
-    let answer = text(&run(ask).unwrap());
-    assert!(answer.contains("text_completion"), "{answer}");
+    let (status, body) = ask(&gateway, "demo");
+    assert!(status == "200" && body.contains("text_completion"), "{status} {body}");
+    assert_eq!(ask(&gateway, "unheard-of").0, "404");
     for admin in &admins {
-        get(format!("http://{admin}/livez"));
         serde_json::from_str::<serde_json::Value>(&get(format!("http://{admin}/status"))).unwrap();
     }
     admins.map(|admin| get(format!("http://{admin}/metrics")))
