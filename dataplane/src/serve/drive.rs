@@ -211,7 +211,7 @@ pub(crate) async fn drive<S: Service>(
 async fn run<C: Future>(mut conn: Pin<&mut C>, clock: &mut Clock, leave: impl Fn(Pin<&mut C>)) {
     poll_fn(|cx| {
         loop {
-            if clock.should_leave(cx) {
+            if clock.should_leave() {
                 leave(conn.as_mut());
             }
             if conn.as_mut().poll(cx).is_ready() {
@@ -249,18 +249,17 @@ impl Clock {
     }
 
     /// Whether the protocol is to be told, now and only once, to take its leave.
-    fn should_leave(&mut self, cx: &mut Context<'_>) -> bool {
+    fn should_leave(&mut self) -> bool {
         if self.left || self.local.phase() != Phase::Drain {
             return false;
         }
         // HTTP/2 can say at once which streams it still takes; HTTP/1.1 only by closing.
-        let now = Instant::now();
-        let grace = *self.grace.get_or_insert(now + IDLE_GRACE);
-        self.left = self.shared.http2.get() || (self.shared.is_idle() && now >= grace);
-        if !self.left {
-            self.timer.passed(grace.max(now), cx);
-        }
+        self.left = self.shared.http2.get() || (self.shared.is_idle() && Instant::now() >= self.grace());
         self.left
+    }
+
+    fn grace(&mut self) -> Instant {
+        *self.grace.get_or_insert_with(|| Instant::now() + IDLE_GRACE)
     }
 
     fn look(&mut self, cx: &mut Context<'_>) -> Look {
@@ -268,7 +267,7 @@ impl Clock {
             return Look::Over;
         }
         if self.local.phase() == Phase::Drain && !self.left && self.shared.is_idle() {
-            let grace = *self.grace.get_or_insert_with(|| Instant::now() + IDLE_GRACE);
+            let grace = self.grace();
             return if self.timer.passed(grace, cx) { Look::Again } else { Look::Wait };
         }
         let Some(deadline) = self.shared.deadline() else { return Look::Wait };
@@ -286,8 +285,12 @@ impl Clock {
 
     /// Whether a connection on which nothing was asked is over.
     fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
-        self.local.is_draining()
-            || self.shared.deadline().is_some_and(|deadline| self.timer.passed_in_one_task(deadline, cx))
+        let deadline = match self.local.phase() {
+            Phase::Abort => return true,
+            Phase::Drain => Some(self.grace()),
+            Phase::Run => self.shared.deadline(),
+        };
+        deadline.is_some_and(|deadline| self.timer.passed(deadline, cx))
     }
 }
 
