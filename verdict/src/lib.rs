@@ -5,10 +5,17 @@
 //! elsewhere.
 
 pub mod baseline;
+mod health;
+mod margin;
+mod quantile;
+pub mod rates;
 pub mod settings;
 pub mod step;
+mod words;
+mod worse;
 
 pub use baseline::{Baselines, Delta};
+pub use rates::Window;
 pub use settings::Settings;
 pub use step::{State, health, step};
 

@@ -12,10 +12,22 @@ pub struct Settings {
     pub errors_margin: Percent,
     /// Additional time to first token that is tolerated.
     pub first_token_margin: Percent,
-    /// Wrong rollbacks for errors, per rollout.
+    /// Wrong rollbacks for errors, per rollout; wrong passes likewise.
     pub errors_alpha: f64,
-    /// Wrong rollbacks for each latency metric, per rollout.
+    /// Wrong rollbacks for each latency metric, per rollout; wrong passes likewise.
     pub latency_alpha: f64,
+    /// Gaps for errors: a gap is wide enough when stable's hazard under it is within this ratio of that under the
+    /// widest.
+    pub errors_plateau: f64,
+    /// Gaps for latencies: likewise.
+    pub latency_plateau: f64,
+    /// Events of stable under the widest gap, below which the widest gap is used.
+    pub plateau_events: u64,
+    /// The share of requests that a latency is judged at: stable's slowest tenth, as the reference is its 90th
+    /// percentile.
+    pub slow_share: f64,
+    /// Engine restarts of canary replicas within the window that fail it, while stable's had none.
+    pub restarts: u32,
     /// How far back restarts count for health.
     pub health_window: Period,
 }
@@ -23,11 +35,27 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            // Requests. Below it a share of a few percent can't be told from none.
             min_requests: 50,
+            // Percentage points. A restart or a handful of time-outs in a step stays below it.
             errors_margin: Percent::whole(2),
+            // Of stable's 90th percentile. Two runs of one engine differ by less.
             first_token_margin: Percent::whole(25),
+            // With the latency's at most 3.25 % by the tests' own bound; 2 % at most as simulated (R.15).
             errors_alpha: 0.03,
+            // Slow requests are many, so that a strict bound costs little: 2 × is found within a minute or two.
             latency_alpha: 0.0025,
+            // Failures in bursts of five have 2.5 × the hazard under gap 2 and 5 × under gap 0: 1.4 tells them
+            // apart and lets the noise of a few dozen failures pass.
+            errors_plateau: 1.4,
+            // Latencies hang together weakly but over long stretches, and slow requests are many: 1.2 shows it.
+            latency_plateau: 1.2,
+            // Fewer have hazards too uncertain to be compared.
+            plateau_events: 6,
+            slow_share: 0.1,
+            // One restart is a node's or a request's fault, two may be; three while stable runs are the revision's.
+            restarts: 3,
+            // As long as the default progress deadline.
             health_window: Period::secs(600),
         }
     }

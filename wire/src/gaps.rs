@@ -36,8 +36,8 @@ impl GapCounts {
 
     /// Adds `other`.
     pub fn add(&mut self, other: &Self) {
-        self.events.iter_mut().zip(&other.events).for_each(|(sum, n)| *sum += n);
-        self.trials.iter_mut().zip(&other.trials).for_each(|(sum, n)| *sum += n);
+        self.events.iter_mut().zip(&other.events).for_each(|(sum, n)| *sum = sum.saturating_add(*n));
+        self.trials.iter_mut().zip(&other.trials).for_each(|(sum, n)| *sum = sum.saturating_add(*n));
     }
 }
 
@@ -51,6 +51,7 @@ pub struct GapCounter {
 
 impl GapCounter {
     /// One request of this arm ended; `event` says whether it was one (a failure, a slow answer).
+    #[inline]
     pub fn record(&mut self, event: bool) {
         let counts = self.counts.events.iter_mut().zip(&mut self.counts.trials);
         for (((events, trials), resting), gap) in counts.zip(&mut self.resting).zip(GAPS) {

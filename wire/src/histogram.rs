@@ -13,6 +13,7 @@ const LAST_EXPONENT: u32 = 30;
 pub const BUCKETS: u16 = ((LAST_EXPONENT - FIRST_EXPONENT) as u16) * (PARTS as u16) + 2;
 
 /// The bucket of a value in microseconds.
+#[inline]
 pub fn bucket(micros: u64) -> u16 {
     if micros < 1 << FIRST_EXPONENT {
         return 0;
@@ -48,13 +49,14 @@ pub struct Histogram {
 
 impl Histogram {
     /// Counts one value.
+    #[inline]
     pub fn record(&mut self, micros: u64) {
         *self.counts.entry(bucket(micros)).or_default() += 1;
     }
 
     /// How many values were counted.
     pub fn count(&self) -> u64 {
-        self.counts.values().sum()
+        self.counts.values().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
     /// The buckets that anything was counted in, lowest first, with their counts.
@@ -100,7 +102,8 @@ impl Histogram {
     /// Adds `other`.
     pub fn add(&mut self, other: &Self) {
         for (&index, &count) in &other.counts {
-            *self.counts.entry(index.min(BUCKETS - 1)).or_default() += count;
+            let sum = self.counts.entry(index.min(BUCKETS - 1)).or_default();
+            *sum = sum.saturating_add(count);
         }
     }
 }

@@ -138,10 +138,10 @@ impl StratumReport {
 
     /// Adds `other`.
     pub fn add(&mut self, other: &Self) {
-        self.success += other.success;
-        self.failure += other.failure;
-        self.backpressure += other.backpressure;
-        self.cancelled += other.cancelled;
+        self.success = self.success.saturating_add(other.success);
+        self.failure = self.failure.saturating_add(other.failure);
+        self.backpressure = self.backpressure.saturating_add(other.backpressure);
+        self.cancelled = self.cancelled.saturating_add(other.cancelled);
         self.failures.add(&other.failures);
         self.slow.add(&other.slow);
         self.beyond.add(&other.beyond);
@@ -165,7 +165,7 @@ impl RevisionReport {
         for (stratum, counts) in &other.strata {
             self.strata.entry(*stratum).or_default().add(counts);
         }
-        self.in_flight += other.in_flight;
+        self.in_flight = self.in_flight.saturating_add(other.in_flight);
         self.oldest_millis = self.oldest_millis.max(other.oldest_millis);
     }
 

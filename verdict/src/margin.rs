@@ -1,0 +1,128 @@
+//! Is degradation beyond the margin excluded? A bet against it.
+//!
+//! The hypothesis to be excluded is that the canary's share of events is at least another one plus a margin:
+//! p_c ≥ p_s + δ, both unknown. For a guess (θ_c, θ_s) outside of that set, let (a + δ, a) be the point of the set
+//! that is nearest to the guess (least Kullback-Leibler divergence, weighted by each arm's requests). The
+//! likelihood ratio of the guess to that point has a mean of at most one under *every* point of the set, because
+//! the set is convex: the logarithm of that mean is concave in (p_c, p_s), zero at the nearest point, and there
+//! falls in every direction into the set, which is what being nearest means (Turner and Grünwald 2022, "Exact
+//! anytime-valid confidence intervals for contingency tables and beyond"). So the product over deltas is an
+//! e-process as long as guesses come from earlier deltas alone, and averaging several guesses keeps it one.
+//!
+//! All requests count here (gap 0): a share of requests is to be bounded, which thinned counts don't show. Where
+//! events come in bursts, the logarithm is divided by the mean size of a burst: for groups of up to B requests,
+//! however dependent within, the B-th root of the product has a mean of at most one (Hölder).
+
+use crate::worse::{hazard, log_mean};
+use outrigger_wire::{GAPS, GapCounts};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// Guesses that a bet is spread over.
+const GUESSES: usize = 4;
+/// As in [`crate::worse`]: no sum falls below, so that a poor start doesn't keep a canary from passing for hours. Each
+/// store may add e⁻¹² to the mean: 5 % of α in a day of stores every 10 s.
+const FLOOR: f64 = -12.0;
+/// As in [`crate::worse`].
+const CEILING: f64 = 9999.0;
+/// A hazard that falls by less than this from gap 0 to the largest is noise, not bursts.
+const NO_BURSTS: f64 = 1.2;
+/// Events below which one arm's own burst size isn't judged apart from both arms together.
+const MIN_EVENTS: u64 = 6;
+
+/// Logarithms of the bets' wealth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Bet(#[serde(deserialize_with = "of_this_shape")] [f32; GUESSES]);
+
+/// A bet of another shape was written by another version: it counts as none.
+fn of_this_shape<'de, D: Deserializer<'de>>(from: D) -> Result<[f32; GUESSES], D::Error> {
+    Ok(Vec::<f32>::deserialize(from)?.try_into().unwrap_or_default())
+}
+
+/// Events among requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Share {
+    pub(crate) events: f64,
+    pub(crate) trials: f64,
+}
+
+impl Share {
+    /// All requests of these counts: gap 0.
+    pub(crate) fn of(counts: &GapCounts) -> Self {
+        let (events, trials) = (counts.events.first().copied(), counts.trials.first().copied());
+        let trials = trials.unwrap_or(0);
+        Self { events: events.unwrap_or(0).min(trials) as f64, trials: trials as f64 }
+    }
+
+    /// The share; `None` of nothing.
+    pub(crate) fn value(self) -> Option<f64> {
+        (self.trials > 0.0).then(|| self.events / self.trials)
+    }
+}
+
+impl Bet {
+    /// Takes in what came of the canary and of whom it is compared with. `guesses` are pairs (θ_c, θ_s), made
+    /// before these counts were seen.
+    pub(crate) fn take(&mut self, canary: Share, other: Share, margin: f64, guesses: [(f64, f64); GUESSES]) {
+        if canary.trials <= 0.0 {
+            return;
+        }
+        for (wealth, (guess_canary, guess_other)) in self.0.iter_mut().zip(guesses) {
+            let nearest = nearest(guess_canary, guess_other, canary.trials, other.trials, margin);
+            let ratio =
+                log_ratio(canary, guess_canary, nearest + margin) + log_ratio(other, guess_other, nearest);
+            *wealth = (f64::from(*wealth) + ratio).clamp(FLOOR, CEILING) as f32;
+        }
+    }
+
+    /// Takes in what came of the canary, against a fixed share instead of another arm.
+    pub(crate) fn take_fixed(&mut self, canary: Share, bound: f64, guesses: [f64; GUESSES]) {
+        for (wealth, guess) in self.0.iter_mut().zip(guesses) {
+            *wealth = (f64::from(*wealth) + log_ratio(canary, guess, bound)).clamp(FLOOR, CEILING) as f32;
+        }
+    }
+
+    /// The natural logarithm of the e-value, where events come in bursts of `burst` on average.
+    pub(crate) fn evidence(&self, burst: f64) -> f64 {
+        log_mean(self.0.iter().map(|&wealth| f64::from(wealth) / burst.max(1.0)))
+    }
+}
+
+/// log of the likelihood of `guess` over that of `at`. Both lie strictly between 0 and 1.
+fn log_ratio(seen: Share, guess: f64, at: f64) -> f64 {
+    let part = |count: f64, ratio: f64| if count > 0.0 { count * ratio.ln() } else { 0.0 };
+    part(seen.events, guess / at) + part(seen.trials - seen.events, (1.0 - guess) / (1.0 - at))
+}
+
+/// The a for which (a + margin, a) is nearest to the guess.
+fn nearest(canary: f64, other: f64, canary_trials: f64, other_trials: f64, margin: f64) -> f64 {
+    if other_trials <= 0.0 {
+        return (canary - margin).max(0.0);
+    }
+    // The divergence's derivative grows with a, so halving finds its root; what is left after 32 halvings is 2e-10.
+    let slope = |at: f64, guess: f64, trials: f64| trials * (at - guess) / (at * (1.0 - at));
+    let (mut low, mut high) = (0.0, 1.0 - margin);
+    for _ in 0..32 {
+        let middle = 0.5 * (low + high);
+        if slope(middle + margin, canary, canary_trials) + slope(middle, other, other_trials) > 0.0 {
+            high = middle;
+        } else {
+            low = middle;
+        }
+    }
+    0.5 * (low + high)
+}
+
+/// The mean size of a burst of events, from how far the hazard falls from gap 0 to the largest gap: that of both
+/// arms together, or the canary's own where it has enough events to tell. 1 where there are none.
+pub(crate) fn burst(canary: &GapCounts, stable: &GapCounts) -> f64 {
+    let size = |counts: &GapCounts| {
+        let thinned = hazard(counts, GAPS.len() - 1);
+        let ratio = if thinned > 0.0 { hazard(counts, 0) / thinned } else { 1.0 };
+        if ratio < NO_BURSTS { 1.0 } else { ratio }
+    };
+    let mut both = *canary;
+    both.add(stable);
+    let own = if canary.events.first().copied().unwrap_or(0) >= MIN_EVENTS { size(canary) } else { 1.0 };
+    size(&both).max(own)
+}
