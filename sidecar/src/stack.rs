@@ -131,8 +131,7 @@ impl Stack {
         }
         let (body, held) = match length {
             Some(length) if length <= MAX_HELD => {
-                let bytes =
-                    body::read_request(body, MAX_HELD as usize).await.map_err(|e| Refusal::from(&e))?;
+                let bytes = self.read(body, length, MAX_HELD).await?;
                 (RequestBody::full(bytes), length)
             }
             _ => (RequestBody::streamed(body), 0),
