@@ -2,6 +2,7 @@
 
 use outrigger_wire::{Mistake, document};
 use serde::de::DeserializeOwned;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -66,11 +67,14 @@ impl Mistakes {
         }
     }
 
-    /// Reads a YAML file; what is wrong with it is a mistake each, with path and line. At most `max_bytes` are
-    /// read.
+    /// Reads a YAML file; what is wrong with it is a mistake each, with path and line.
     pub fn file<T: DeserializeOwned>(&mut self, path: &Path) -> Option<document::Document<T>> {
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
+        // One byte beyond what a document may have, so that it says what is wrong.
+        let bound = document::MAX_BYTES as u64 + 1;
+        let mut bytes = Vec::new();
+        let read = std::fs::File::open(path).and_then(|file| file.take(bound).read_to_end(&mut bytes));
+        match read {
+            Ok(_) => {}
             Err(e) => {
                 self.push(Mistake::new(path.display().to_string(), format!("can't be read: {e}")));
                 return None;
@@ -95,9 +99,11 @@ impl Mistakes {
             return Ok(());
         }
         for mistake in &self.0 {
-            use std::io::Write;
             let _ = writeln!(std::io::stderr(), "{program}: {mistake}");
         }
         Err(ExitCode::from(EX_USAGE))
     }
 }
+
+#[cfg(test)]
+mod tests;
