@@ -211,11 +211,10 @@ impl Engine {
     }
 
     fn abort(&self, id: SequenceId) {
-        let now = self.started.elapsed();
         let mut core = locked(&self.core);
-        if let Some(counted) = core.sequences.remove(&id) {
+        if core.sequences.remove(&id).is_some() {
             core.scheduler.abort(id);
-            core.metrics.ended("abort", now.saturating_sub(counted.arrived));
+            core.metrics.aborted += 1;
         }
     }
 
@@ -291,7 +290,7 @@ impl Engine {
         serde_json::json!({
             "version": self.config.version, "requests": core.requests, "running": running, "waiting": waiting,
             "in_flight": core.sequences.len(), "kv_cache_usage": cache,
-            "aborted": core.metrics.ended_count("abort"), "calls": core.metrics.calls, "rows": core.metrics.rows,
+            "aborted": core.metrics.aborted, "calls": core.metrics.calls, "rows": core.metrics.rows,
         })
     }
 }
