@@ -11,11 +11,11 @@ use outrigger_verdict::Metric;
 fn main() {
     let runs = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(2000);
     println!("10 requests/s, 5 % to the canary, 20 min, looks every 5 s, {runs} runs a row");
-    println!("{:44}{}", "canary (stable: 1 % errors)", HEADER);
+    println!("{:32}{HEADER}", "canary (stable: 1 % errors)");
     let healthy = Arm::failing(0.01);
     let bursts = Arm::bursting(0.01);
     let latency = |slower, rho| (Arm { rho, ..healthy }, Arm { slower, rho, ..healthy });
-    let cases: [(&str, (Arm, Arm)); 15] = [
+    let cases: [(&str, (Arm, Arm)); 20] = [
         ("like stable", (healthy, healthy)),
         ("like stable, bursts of 5", (bursts, bursts)),
         ("5 % errors", (healthy, Arm::failing(0.05))),
@@ -28,6 +28,11 @@ fn main() {
         ("like stable, no errors", (Arm::failing(0.0), Arm::failing(0.0))),
         ("latency like stable, ρ 0.5", latency(1.0, 0.5)),
         ("latency like stable, ρ 0.9", latency(1.0, 0.9)),
+        ("3 % errors, bursts of 5", (bursts, Arm::bursting(0.03))),
+        ("1.1 × slower", latency(1.1, 0.0)),
+        ("1.25 × slower", latency(1.25, 0.0)),
+        ("1.25 × slower, ρ 0.5", latency(1.25, 0.5)),
+        ("1.25 × slower, ρ 0.9", latency(1.25, 0.9)),
         ("1.5 × slower", latency(1.5, 0.0)),
         ("2 × slower", latency(2.0, 0.0)),
         ("2 × slower, ρ 0.9", latency(2.0, 0.9)),
@@ -36,7 +41,7 @@ fn main() {
         row(name, &Setting::r15(stable, canary), runs);
     }
     println!("\n60 requests/s, 30 s at 10 %, 60 s at 50 %");
-    println!("{:44}{}", "canary (stable: no errors)", HEADER);
+    println!("{:32}{HEADER}", "canary (stable: no errors)");
     let show = |canary| Setting {
         rps: 60,
         stretches: vec![Stretch { share: 0.1, seconds: 30 }, Stretch { share: 0.5, seconds: 60 }],
@@ -65,7 +70,7 @@ fn row(name: &str, setting: &Setting, runs: u64) {
     };
     let both = share(errors + token);
     println!(
-        "{name:44}{both:6.1} % ({:.2} % / {:.2} %) {failed:12.1}   {}   {}",
+        "{name:32}{both:6.1} % ({:.2} % / {:.2} %) {failed:12.1}   {}   {}",
         share(errors),
         share(token),
         passed(0),

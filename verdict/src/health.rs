@@ -63,3 +63,56 @@ fn judge(facts: &Health, settings: &Settings) -> (Verdict, String) {
     }
     (Verdict::Undecided { samples: u64::from(ready), needed: u64::from(wanted), eta: None }, counted)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(facts: Health) -> MetricVerdict {
+        health(&facts, &Settings::default())
+    }
+
+    /// proves R.17
+    #[test]
+    fn repeated_restarts_fail_a_canary_while_stable_runs() {
+        let well = Health { ready: 2, wanted: 2, ..Health::default() };
+        let restarts = |canary, stable| {
+            judged(Health { canary_restarts: canary, stable_restarts: stable, ..well.clone() })
+        };
+        assert_eq!(restarts(0, 0).verdict, Verdict::Pass);
+        assert_eq!(restarts(1, 0).verdict, Verdict::Pass, "a single restart isn't the revision's fault");
+        assert_eq!(restarts(2, 0).verdict, Verdict::Pass);
+        assert_eq!(restarts(3, 0).verdict, Verdict::Fail);
+        assert_eq!(restarts(9, 1).verdict, Verdict::Pass, "stable's restart too: a node's fault");
+        assert_eq!(
+            restarts(3, 0).reason,
+            "engines of the canary restarted 3 times within 10m, stable's did not"
+        );
+        assert_eq!(
+            restarts(1, 0).reason,
+            "2 of 2 canary replicas are ready; engine restarts within 10m: 1 of the canary, 0 of stable"
+        );
+        assert_eq!((restarts(3, 1).canary, restarts(3, 1).stable), (Some(3.0), Some(1.0)));
+    }
+
+    /// proves R.17
+    #[test]
+    fn a_failed_warm_up_or_a_passed_deadline_fails_whatever_else_is_so() {
+        let facts = Health { ready: 2, wanted: 2, failed: Some("warm-up: 500".into()), ..Health::default() };
+        let verdict = judged(facts);
+        assert_eq!(
+            (verdict.verdict, verdict.reason.as_str()),
+            (Verdict::Fail, "the canary failed: warm-up: 500")
+        );
+    }
+
+    #[test]
+    fn what_is_not_ready_yet_is_undecided() {
+        let of = |ready, wanted| judged(Health { ready, wanted, ..Health::default() });
+        assert_eq!(of(0, 2).verdict, Verdict::Undecided { samples: 0, needed: 2, eta: None });
+        assert!(!of(0, 2).enough && of(1, 2).enough);
+        assert_eq!(of(1, 2).reason, "1 of 2 canary replicas are ready");
+        assert_eq!(of(3, 2).verdict, Verdict::Pass);
+        assert_eq!(of(0, 0).verdict, Verdict::NoData);
+    }
+}

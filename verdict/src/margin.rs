@@ -13,7 +13,7 @@
 //! events come in bursts, the logarithm is divided by the mean size of a burst: for groups of up to B requests,
 //! however dependent within, the B-th root of the product has a mean of at most one (Hölder).
 
-use crate::worse::{hazard, log_mean};
+use crate::worse::{bounded, hazard, log_mean};
 use outrigger_wire::{GAPS, GapCounts};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -22,8 +22,6 @@ const GUESSES: usize = 4;
 /// As in [`crate::worse`]: no sum falls below, so that a poor start doesn't keep a canary from passing for hours. Each
 /// store may add e⁻¹² to the mean: 5 % of α in a day of stores every 10 s.
 const FLOOR: f64 = -12.0;
-/// As in [`crate::worse`].
-const CEILING: f64 = 9999.0;
 /// A hazard that falls by less than this from gap 0 to the largest is noise, not bursts.
 const NO_BURSTS: f64 = 1.2;
 /// Events below which one arm's own burst size isn't judged apart from both arms together.
@@ -71,14 +69,14 @@ impl Bet {
             let nearest = nearest(guess_canary, guess_other, canary.trials, other.trials, margin);
             let ratio =
                 log_ratio(canary, guess_canary, nearest + margin) + log_ratio(other, guess_other, nearest);
-            *wealth = (f64::from(*wealth) + ratio).clamp(FLOOR, CEILING) as f32;
+            *wealth = bounded(f64::from(*wealth) + ratio, FLOOR);
         }
     }
 
     /// Takes in what came of the canary, against a fixed share instead of another arm.
     pub(crate) fn take_fixed(&mut self, canary: Share, bound: f64, guesses: [f64; GUESSES]) {
         for (wealth, guess) in self.0.iter_mut().zip(guesses) {
-            *wealth = (f64::from(*wealth) + log_ratio(canary, guess, bound)).clamp(FLOOR, CEILING) as f32;
+            *wealth = bounded(f64::from(*wealth) + log_ratio(canary, guess, bound), FLOOR);
         }
     }
 
@@ -125,4 +123,90 @@ pub(crate) fn burst(canary: &GapCounts, stable: &GapCounts) -> f64 {
     both.add(stable);
     let own = if canary.events.first().copied().unwrap_or(0) >= MIN_EVENTS { size(canary) } else { 1.0 };
     size(&both).max(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const GUESS: [f64; GUESSES] = [0.01, 0.015, 0.02, 0.08];
+
+    fn binomial(n: u32, p: f64) -> Vec<f64> {
+        let mut terms = vec![(1.0 - p).powi(n as i32)];
+        for k in 1..=n {
+            terms.push(terms[k as usize - 1] * f64::from(n - k + 1) / f64::from(k) * p / (1.0 - p));
+        }
+        terms
+    }
+
+    /// The exact mean of a bet's factor, where the shares are these.
+    fn mean(canary: (u32, f64), stable: (u32, f64), margin: f64, guesses: [(f64, f64); GUESSES]) -> f64 {
+        let of_stable = binomial(stable.0, stable.1);
+        let mut sum = 0.0;
+        for (k, p) in binomial(canary.0, canary.1).into_iter().enumerate() {
+            for (j, q) in of_stable.iter().enumerate() {
+                let mut bet = Bet::default();
+                let share =
+                    |events: usize, trials| Share { events: events as f64, trials: f64::from(trials) };
+                bet.take(share(k, canary.0), share(j, stable.0), margin, guesses);
+                sum += p * q * bet.evidence(1.0).exp();
+            }
+        }
+        sum
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn the_mean_is_at_most_one_wherever_the_margin_is_exceeded(
+            canary_trials in 1u32..25, stable_trials in 0u32..40, p_stable in 0.001f64..0.6, margin in 0.0f64..0.2,
+            beyond in 0.0f64..0.15, expected in 0.001f64..0.3,
+        ) {
+            let p_canary = (p_stable + margin + beyond).min(0.999);
+            let guesses = [0.05, 0.3, 0.6, 0.9].map(|part| (part * expected + margin * part, expected));
+            let mean = mean((canary_trials, p_canary), (stable_trials, p_stable), margin, guesses);
+            // Sums are rounded to four decimals.
+            prop_assert!(mean <= 1.0005, "{mean}");
+        }
+    }
+
+    #[test]
+    fn the_mean_is_one_at_the_bound_itself() {
+        // Not merely small everywhere: at the nearest point the bet is fair.
+        let one = mean((20, 0.02), (0, 0.5), 0.02, [0.005, 0.01, 0.015, 0.019].map(|guess| (guess, 0.01)));
+        assert!((one - 1.0).abs() < 0.001, "{one}");
+    }
+
+    #[test]
+    fn a_fixed_bound_is_bet_against_fairly() {
+        let mean = |p: f64| -> f64 {
+            let terms = binomial(30, p).into_iter().enumerate();
+            let factor = |k: usize| {
+                let mut bet = Bet::default();
+                bet.take_fixed(Share { events: k as f64, trials: 30.0 }, 0.1, GUESS);
+                bet.evidence(1.0).exp()
+            };
+            terms.map(|(k, p)| p * factor(k)).sum()
+        };
+        assert!((mean(0.1) - 1.0).abs() < 1e-3, "{}", mean(0.1));
+        assert!(mean(0.2) < 0.5 && mean(0.02) > 2.0, "{} {}", mean(0.2), mean(0.02));
+    }
+
+    #[test]
+    fn bursts_are_measured() {
+        let counts = |burst: u32| {
+            let mut counter = outrigger_wire::GapCounter::default();
+            (0..100_000u32).for_each(|n| counter.record(n % (100 * burst) < burst));
+            counter.counts()
+        };
+        let none = GapCounts::default();
+        for size in [1, 2, 5] {
+            let found = burst(&none, &counts(size));
+            assert!((found - f64::from(size)).abs() < 0.5, "{found} for {size}");
+        }
+        assert!(burst(&counts(5), &counts(1)) > 4.0, "the canary's own bursts count");
+        assert_eq!(burst(&none, &none), 1.0);
+    }
 }

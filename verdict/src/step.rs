@@ -62,6 +62,9 @@ struct FirstToken {
     /// The generation of the reference that the sums below are about.
     reference: u32,
     worse: Worse,
+    /// Likewise on requests beyond the margin: it tells where nearly all of stable's are slow, as when the
+    /// reference was taken at calmer times, or within a histogram's bucket that holds them all.
+    worse_beyond: Worse,
     /// The canary's share beyond the margin is below stable's share of slow requests.
     within_stable: Bet,
     /// It is below the reference's own share.
@@ -188,6 +191,9 @@ impl FirstToken {
         for (canary, stable) in strata(delta, |s| &s.slow) {
             self.worse.take(canary, stable);
         }
+        for (canary, stable) in strata(delta, |s| &s.beyond) {
+            self.worse_beyond.take(canary, stable);
+        }
         let beyond = [&delta.canary, &delta.stable].map(|arm| sum(arm, |s| &s.beyond));
         let slow = [&delta.canary, &delta.stable].map(|arm| sum(arm, |s| &s.slow));
         self.bet(Share::of(&beyond[0]), Share::of(&slow[1]), settings);
@@ -208,29 +214,49 @@ impl FirstToken {
         self.within_reference.take_fixed(beyond, settings.slow_share, guesses);
     }
 
-    /// The canary passes when its share beyond the margin is shown to lie below the larger of two: the tenth that
-    /// the reference left slow, and the share that is slow of stable now. The second makes up for a reference that
-    /// was taken at calmer times and for its own error; the mean of two bets is a bet against both at once.
-    fn judge(&self, delta: &Delta, settings: &Settings, rate: f64) -> MetricVerdict {
-        let gap = plateau(&self.stable, settings.latency_plateau, settings.plateau_events);
+    /// Evidence that the canary is slower: the mean of two e-values, itself one.
+    fn slower(&self, settings: &Settings) -> f64 {
+        let gap = |counts| plateau(counts, settings.latency_plateau, settings.plateau_events);
+        let slow = self.worse.evidence(gap(&self.stable));
+        let beyond = self.worse_beyond.evidence(gap(&self.stable_beyond));
+        log_mean([slow, beyond].into_iter())
+    }
+
+    /// Evidence that the canary's share beyond the margin lies below the larger of two: the tenth that the
+    /// reference left slow, and the share that is slow of stable now. The second makes up for a reference that was
+    /// taken at calmer times and for its own error; the mean of two bets is a bet against both at once.
+    fn within(&self) -> f64 {
         let burst = burst(&self.canary_beyond, &self.stable_beyond);
-        let both = [self.within_stable.evidence(burst), self.within_reference.evidence(burst)];
+        log_mean([self.within_stable.evidence(burst), self.within_reference.evidence(burst)].into_iter())
+    }
+
+    /// Whether the canary was measured to be slower than stable by more than the margin. Where the reference is
+    /// below the greater part of stable's requests it says little, and the 90th percentiles themselves are compared.
+    fn above_margin(&self, millis: (Option<f64>, Option<f64>), settings: &Settings) -> bool {
+        let slow = Share::of(&self.stable).value().unwrap_or(0.0);
+        let beyond = Share::of(&self.canary_beyond).value().unwrap_or(0.0);
+        let apart = match millis {
+            (Some(canary), Some(stable)) => canary > stable * (1.0 + settings.first_token_margin.fraction()),
+            _ => false,
+        };
+        beyond > slow.max(settings.slow_share) || (slow > 0.5 && apart)
+    }
+
+    fn judge(&self, delta: &Delta, settings: &Settings, rate: f64) -> MetricVerdict {
         let (canary, stable) = (Share::of(&self.canary), Share::of(&self.stable));
-        let beyond = Share::of(&self.canary_beyond);
-        let tolerated = stable.value().unwrap_or(0.0).max(settings.slow_share);
+        let millis = (self.canary_millis.p90_millis(), self.stable_millis.p90_millis());
         let findings = Findings {
             samples: canary.trials as u64,
-            worse: self.worse.evidence(gap),
-            above_margin: beyond.value().unwrap_or(0.0) > tolerated,
-            within: log_mean(both.into_iter()),
+            worse: self.slower(settings),
+            above_margin: self.above_margin(millis, settings),
+            within: self.within(),
             bound: -settings.latency_alpha.ln(),
             // Where half of what is slow is beyond the margin too: a tail of medium weight.
             usual: divergence(0.5 * settings.slow_share, settings.slow_share),
             rate,
         };
         let verdict = findings.verdict(delta, settings);
-        let millis = (self.canary_millis.p90_millis(), self.stable_millis.p90_millis());
-        let shares = words::Slow { canary, stable, beyond };
+        let shares = words::Slow { canary, stable, beyond: Share::of(&self.canary_beyond) };
         let reason = words::first_token(&verdict, &findings, millis, &shares, self.reference, settings);
         findings.put(Metric::TimeToFirstToken, verdict, millis, settings, reason)
     }

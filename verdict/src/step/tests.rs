@@ -190,6 +190,24 @@ fn backpressure_is_neither_success_nor_failure() {
 }
 
 #[test]
+fn a_reference_below_all_of_stable_still_tells() {
+    // Latencies so even that all of stable's lie above their own 90th percentile as a bucket gives it.
+    let even = |micros: u64, beyond: bool| {
+        let mut arm = arm(0, 100);
+        let stratum = arm.strata.get_mut(&Stratum::Short).unwrap();
+        stratum.slow = gaps(100, 100);
+        stratum.beyond = gaps(if beyond { 100 } else { 0 }, 100);
+        stratum.first_token = Histogram::default();
+        (0..100).for_each(|_| stratum.first_token.record(micros));
+        arm
+    };
+    let (_, _, token) = after(4, &delta(even(100_000, true), even(50_000, false)));
+    assert_eq!(token.verdict, Verdict::Fail, "{token:?}");
+    let (_, _, token) = after(4, &delta(even(51_000, false), even(50_000, false)));
+    assert_eq!(token.verdict, Verdict::Pass, "{token:?}");
+}
+
+#[test]
 fn strata_are_compared_each_with_its_own() {
     // Long prompts fail ten times as often, and the canary happens to get most of them: nobody's fault.
     let mixed = |short: (u64, u64), long: (u64, u64)| {
@@ -248,6 +266,22 @@ fn the_state_fits_into_a_status() {
     let json = serde_json::to_string(&state).unwrap();
     assert!(json.len() <= 4096, "{} bytes: {json}", json.len());
     assert_eq!(serde_json::from_str::<State>(&json).unwrap(), state);
+    // And where every number is as long as numbers get: sums, and counts of a trillion requests.
+    let mut longest: serde_json::Value = serde_json::from_str(&json).unwrap();
+    lengthen(&mut longest);
+    let json = longest.to_string();
+    assert!(json.len() <= 4096, "{} bytes: {json}", json.len());
+}
+
+fn lengthen(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Number(n) if n.is_f64() => *value = (-15.1235).into(),
+        // Smaller whole numbers are buckets.
+        serde_json::Value::Number(n) if n.as_u64() >= Some(1000) => *value = 999_999_999_999u64.into(),
+        serde_json::Value::Array(values) => values.iter_mut().for_each(lengthen),
+        serde_json::Value::Object(fields) => fields.values_mut().for_each(lengthen),
+        _ => (),
+    }
 }
 
 #[test]
