@@ -56,8 +56,11 @@ enum Outcome {
 
 /// Sends the batch and answers everybody in it. When all of them have left, the call is dropped, and with it the
 /// work in the engine.
+///
+/// Once the engine has answered, its next batch comes first: it is sent before this one's answer is taken apart,
+/// so that the engine isn't idle meanwhile.
 pub(crate) async fn run(queue: Rc<Queue>, upstream: Rc<Upstream>, mut members: Vec<Member>, permit: Permit) {
-    let outcome = {
+    let answered = {
         let (companions, mut turns): (Vec<&Companion>, Vec<_>) =
             members.iter_mut().map(|member| (&*member.companion, &mut member.turn)).unzip();
         let all_left = async {
@@ -66,35 +69,41 @@ pub(crate) async fn run(queue: Rc<Queue>, upstream: Rc<Upstream>, mut members: V
             }
         };
         tokio::select! {
-            outcome = call(&upstream, &companions) => outcome,
+            answered = call(&upstream, &companions) => answered,
             () = all_left => return,
         }
     };
+    let (head, bytes) = match answered {
+        Ok(answer) => answer,
+        Err(failure) => return answer(&queue, members, Outcome::Refused(Refusal::from(&failure))),
+    };
+    // Those who go again have to be in the queue when it asks who is next.
+    let permit = (!head.status.is_success()).then_some(permit);
+    if permit.is_none() {
+        tokio::task::yield_now().await;
+    }
+    let rows: Vec<&Mergeable> = members.iter().map(|member| &member.companion.rows).collect();
+    let outcome = judge(&rows, head, bytes);
     answer(&queue, members, outcome);
-    // Last, so that those who go again are in the queue when it asks who is next.
     drop(permit);
 }
 
-async fn call(upstream: &Upstream, companions: &[&Companion]) -> Outcome {
-    let Some(first) = companions.first() else { return Outcome::Singly };
+async fn call(upstream: &Upstream, companions: &[&Companion]) -> Result<(response::Parts, Bytes), Failure> {
+    let head = companions
+        .first()
+        .map(|first| head(&first.head))
+        .unwrap_or_else(|| http::Request::new(()).into_parts().0);
     let rows: Vec<&Mergeable> = companions.iter().map(|companion| &companion.rows).collect();
     let merged = batch::merge(&rows);
     let requests = u32::try_from(rows.len()).unwrap_or(u32::MAX);
     upstream.metrics().batch(requests, rows.iter().map(|r| u64::from(r.rows())).sum());
     let token = upstream.flight().start(requests, merged.len() as u64);
     let mut body = RequestBody::full(merged);
-    let sent = upstream.send(&head(&first.head), &mut body, token, Instant::now()).await;
-    let (answer, mut token) = match sent {
-        Ok(answer) => answer,
-        Err(failure) => return Outcome::Refused(Refusal::from(&failure)),
-    };
+    let (answer, mut token) = upstream.send(&head, &mut body, token, Instant::now()).await?;
     let (head, incoming) = answer.into_parts();
-    let bytes = match incoming.read(MAX_ANSWER).await {
-        Ok(bytes) => bytes,
-        Err(error) => return Outcome::Refused(Refusal::from(&Failure::Upstream(error))),
-    };
+    let bytes = incoming.read(MAX_ANSWER).await.map_err(Failure::Upstream)?;
     token.answered();
-    judge(&rows, head, bytes)
+    Ok((head, bytes))
 }
 
 /// The head of a batch: the first one's, which has the same as all others in everything that matters. The answer
@@ -131,7 +140,7 @@ fn judge(rows: &[&Mergeable], head: response::Parts, bytes: Bytes) -> Outcome {
     }
 }
 
-fn answer(queue: &Queue, members: Vec<Member>, outcome: Outcome) {
+fn answer(queue: &Rc<Queue>, members: Vec<Member>, outcome: Outcome) {
     match outcome {
         Outcome::Parts(head, parts) => {
             for (member, part) in members.into_iter().zip(parts) {
@@ -155,6 +164,7 @@ fn answer(queue: &Queue, members: Vec<Member>, outcome: Outcome) {
                     queue.again(member.ticket, member.turn, rows.body().len() as u64, deadline);
                 }
             }
+            queue.pump();
         }
     }
 }

@@ -187,7 +187,7 @@ impl Queue {
         })
     }
 
-    /// A request whose batch failed waits again, alone and before all others.
+    /// A request whose batch failed waits again, alone and before all others; [`Self::pump`] after the last.
     pub(crate) fn again(&self, ticket: Ticket, turn: oneshot::Sender<Turn>, bytes: u64, deadline: Instant) {
         self.waiters.borrow_mut().insert(ticket, Waiter { turn, companion: None });
         self.admission.borrow_mut().again(ticket, bytes, deadline, now());
@@ -226,7 +226,7 @@ impl Queue {
 
     /// Gives the engine whatever it is given now. No borrow is held while a turn is handed out, since a turn that
     /// nobody takes ends at once and comes back here.
-    fn pump(self: &Rc<Self>) {
+    pub(crate) fn pump(self: &Rc<Self>) {
         loop {
             let call = self.admission.borrow_mut().next(now());
             let Some(call) = call else { break };

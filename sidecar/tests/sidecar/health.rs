@@ -9,11 +9,21 @@ use std::os::unix::net::UnixStream;
 
 const INFER: &str = "/v2/models/m/infer";
 
-/// The shortest bound that is allowed, so that the tests are short.
-fn quick() -> Serving {
+/// A bound of so many seconds. The shortest that is allowed where something has to be found out; longer where
+/// something must not be, so that a busy machine isn't taken for a stuck engine.
+fn bound(seconds: u64) -> Serving {
     let mut serving = plain();
-    serving.health.stall_after = Period::secs(1);
+    serving.health.stall_after = Period::secs(seconds);
     serving
+}
+
+/// Calls again and again until two bounds have passed.
+fn for_two_bounds(serving: &Serving, mut again: impl FnMut()) {
+    let began = std::time::Instant::now();
+    until("two bounds have passed", || {
+        again();
+        began.elapsed() > 2 * serving.health.stall_after.get()
+    });
 }
 
 fn live(world: &World) -> String {
@@ -71,7 +81,7 @@ fn a_crash_is_noticed_at_once_and_a_new_run_is_warmed_up_anew() {
 /// proves H.2
 #[test]
 fn a_hung_engine_is_found_out_and_its_probe_is_told() {
-    let world = World::start(quick());
+    let world = World::start(bound(1));
     assert_eq!(live(&world), "ok");
     world.engine.mode(Mode::Hang);
     let stuck = world.later(INFER, &v2(&[1], None));
@@ -94,18 +104,17 @@ fn a_hung_engine_is_found_out_and_its_probe_is_told() {
 /// proves H.1
 #[test]
 fn an_engine_whose_counters_advance_is_busy_and_not_dead() {
-    let world = World::start(quick());
+    let serving = bound(3);
+    let world = World::start(serving.clone());
     world.engine.close();
     let replies: Vec<_> = (0..2).map(|_| world.later(INFER, &v2(&[1], None))).collect();
     world.until_inside(2);
-    let began = std::time::Instant::now();
     // Every slot is taken and not even the small inference is answered, but tokens come.
     let mut tokens = 0;
-    until("three bounds have passed", || {
+    for_two_bounds(&serving, || {
         tokens += 1;
         *world.engine.told.counter.lock().unwrap() = Some(tokens);
         assert_eq!(world.state(), "ready");
-        began.elapsed() > 3 * quick().health.stall_after.get()
     });
     assert_eq!(live(&world), "ok");
     world.engine.open();
@@ -117,17 +126,16 @@ fn an_engine_whose_counters_advance_is_busy_and_not_dead() {
 /// proves H.1
 #[test]
 fn lost_metrics_are_no_stall() {
-    let world = World::start(quick());
+    let serving = bound(3);
+    let world = World::start(serving.clone());
     // Nothing shows `/metrics`, and one answer takes long; the engine answers other things meanwhile.
     world.engine.close();
     world.engine.told.probes_pass.store(true, std::sync::atomic::Ordering::Relaxed);
     let slow = world.later(INFER, &v2(&[1], None));
     world.until_inside(1);
     let before = world.engine.warm_ups();
-    let began = std::time::Instant::now();
-    until("three bounds have passed", || {
+    for_two_bounds(&serving, || {
         assert_eq!(world.state(), "ready");
-        began.elapsed() > 3 * quick().health.stall_after.get()
     });
     assert!(world.engine.warm_ups() > before, "the engine was asked");
     world.engine.open();
@@ -137,12 +145,11 @@ fn lost_metrics_are_no_stall() {
 /// Failing is the breaker's affair, not the ladder's.
 #[test]
 fn an_engine_that_fails_is_not_restarted() {
-    let world = World::start(quick());
+    let serving = bound(3);
+    let world = World::start(serving.clone());
     world.engine.mode(Mode::Fail);
-    let began = std::time::Instant::now();
-    until("two bounds have passed", || {
+    for_two_bounds(&serving, || {
         assert_eq!(world.post(INFER, &v2(&[1], None)).status, 500);
-        began.elapsed() > 2 * quick().health.stall_after.get()
     });
     assert_eq!((world.state().as_str(), live(&world).as_str()), ("ready", "ok"));
 }
