@@ -20,8 +20,8 @@ const LABEL: usize = 13;
 const EXPLAINED: usize = 72;
 /// Rows of the status message.
 const MESSAGE_ROWS: usize = 2;
-/// Rows of the sentence that says what is happening: a rollback's reason may need the third.
-const SENTENCE_ROWS: usize = 3;
+/// Rows of the sentence that says what is happening: a rollback's reason may need them all.
+const SENTENCE_ROWS: usize = 4;
 
 pub(super) const GOOD: Color = Color::Green;
 pub(super) const BAD: Color = Color::Red;

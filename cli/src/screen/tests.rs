@@ -38,7 +38,7 @@ fn event(second: i64, warning: bool, reason: &str, message: &str) -> EventView {
 }
 
 fn replica(revision: &str, number: u32, state: EndpointState, in_flight: u32, queued: u32) -> EndpointView {
-    let id = format!("chat-{revision}-{number}").as_str().into();
+    let id = format!("demo-{revision}-{number}").as_str().into();
     EndpointView { id, revision: revision.into(), state, in_flight, queued, restarts: 0 }
 }
 
@@ -64,8 +64,8 @@ fn judged(
 fn starting() -> View {
     View {
         now: at(0),
-        deployment: "chat".to_owned(),
-        model: "sim-small".to_owned(),
+        deployment: "demo".to_owned(),
+        model: "demo".to_owned(),
         url: "http://127.0.0.1:8080".to_owned(),
         revisions: vec![RevisionView { id: OLD.into(), ready: 1, wanted: 2, ..RevisionView::default() }],
         endpoints: vec![
@@ -83,20 +83,20 @@ fn two_revisions() -> Vec<RevisionView> {
         role: Role::Stable,
         ready: 2,
         wanted: 2,
-        rate: 36.1,
+        rate: 71.8,
         errors: Some(0.004),
-        duration: latency(120, 184),
-        first_token: latency(31, 48),
+        duration: latency(58, 72),
+        first_token: latency(53, 65),
     };
     let new = RevisionView {
         id: NEW.into(),
         role: Role::Canary,
         ready: 1,
         wanted: 1,
-        rate: 3.9,
+        rate: 8.1,
         errors: Some(0.0),
-        duration: latency(118, 1250),
-        first_token: latency(9, 47),
+        duration: latency(56, 1250),
+        first_token: latency(9, 62),
     };
     vec![stable, new]
 }
@@ -122,7 +122,7 @@ fn canary() -> View {
         },
         verdicts: vec![
             judged(Metric::Errors, undecided, Some((0.0, 0.004)), (-0.2, 0.8)),
-            judged(Metric::TimeToFirstToken, Verdict::Pass, Some((47.2, 48.0)), (0.1, 1.6)),
+            judged(Metric::TimeToFirstToken, Verdict::Pass, Some((61.2, 62.0)), (0.1, 1.6)),
             judged(Metric::Health, Verdict::Pass, None, (0.0, 0.0)),
         ],
         revisions: two_revisions(),
@@ -142,7 +142,7 @@ fn canary() -> View {
         events: vec![
             event(2, false, "Serving", "revision 4b1f0c9a77 is ready and serves"),
             event(6, false, "CanaryStarted", "revision 6f9c2e1b4d is tried"),
-            event(9, true, "EngineRestarted", "chat-6f9c2e1b4d-0: the engine exited with status 1"),
+            event(9, true, "EngineRestarted", "demo-6f9c2e1b4d-0: the engine exited with status 1"),
         ],
         ..starting()
     }
@@ -181,6 +181,7 @@ fn promoted() -> View {
 
 fn blocked() -> View {
     let mut view = starting();
+    view.model = "llama-3.1-8b".to_owned();
     view.phase = Phase::Blocked { reason: "port 8080 is in use by another program".to_owned() };
     view.endpoints[1].state = EndpointState::Pending;
     view
@@ -233,7 +234,7 @@ fn what_happens_again_is_told_once() {
     let mut view = starting();
     for second in 0..40 {
         let replica = second % 2;
-        view.events.push(event(second, true, "EngineEnded", &format!("the engine of chat-{replica} exited")));
+        view.events.push(event(second, true, "EngineEnded", &format!("the engine of demo-{replica} exited")));
     }
     assert_snapshot!(screen(&view, 80, 18));
 }

@@ -1,7 +1,7 @@
 //! The sections that are tables: verdicts, revisions, endpoints, load, events.
 
 use super::bars::bar;
-use super::fit::{fit, rule};
+use super::fit::{fit, rule, wrap};
 use super::{BAD, GOOD, LABEL, NEW, QUIET, STRONG};
 use crate::screen::words;
 use crate::view::{EndpointState, EndpointView, EventView, RevisionView, Role, View};
@@ -17,6 +17,8 @@ const EVIDENCE: usize = 10;
 const WIDE: usize = 120;
 /// Columns of one endpoint, so that two stand side by side in 80.
 const ENDPOINT: usize = 39;
+/// Rows of one event.
+const EVENT_ROWS: usize = 2;
 /// Requests that fill an endpoint's bar.
 const BUSY: f64 = 16.0;
 
@@ -192,17 +194,19 @@ pub(in crate::screen) fn events(view: &View, width: usize, rows: usize) -> Vec<L
         }
     }
     let mut lines = vec![rule("What happened, newest first", "", 0, width)];
-    lines.extend(told.into_iter().take(rows - 1).map(|(told, times)| event(told, times, width)));
+    lines.extend(told.into_iter().flat_map(|(told, times)| event(told, times, width)).take(rows - 1));
     lines
 }
 
-fn event(told: &EventView, times: usize, width: usize) -> Line<'static> {
+fn event(told: &EventView, times: usize, width: usize) -> Vec<Line<'static>> {
     let mark = if told.warning { "! " } else { "" };
     let style = if told.warning { Style::new().fg(BAD) } else { Style::new() };
     let times = if times > 1 { format!("({times} times) ") } else { String::new() };
     let text = format!("{mark}{}: {times}{}", told.reason, told.message);
-    Line::from(vec![
-        Span::styled(format!(" {} ", words::clock(told.at)), QUIET),
-        Span::styled(fit(&text, width.saturating_sub(11)), style),
-    ])
+    let rows = wrap(&text, width.saturating_sub(11), EVENT_ROWS).into_iter().enumerate();
+    rows.map(|(row, text)| {
+        let margin = if row == 0 { words::clock(told.at) } else { String::new() };
+        Line::from(vec![Span::styled(format!(" {margin:<10}"), QUIET), Span::styled(text, style)])
+    })
+    .collect()
 }
