@@ -64,6 +64,28 @@ fn tests_that_the_map_names_exist() {
     assert!(named >= 10, "the invariants are found: {named}");
 }
 
+/// A picture of the screen is one that the screen's own tests compare with what is drawn.
+#[test]
+fn screens_are_what_is_drawn() {
+    let update = std::env::var_os("OUTRIGGER_UPDATE_DOCS").is_some();
+    let path = root().join("README.md");
+    let text = fs::read_to_string(&path).unwrap();
+    let mut seen = 0;
+    for block in blocks(&text) {
+        let Some(name) = block.before.strip_prefix("<!-- screen: ") else { continue };
+        seen += 1;
+        let name = format!("outrigger__screen__tests__{}.snap", name.trim_end_matches(" -->"));
+        let drawn = fs::read_to_string(root().join("cli/src/screen/snapshots").join(name)).unwrap();
+        let (_, drawn) = drawn.trim_start_matches("---\n").split_once("---\n").unwrap();
+        if update {
+            fs::write(&path, text.replace(&block.text, &format!("{}\n", drawn.trim_end()))).unwrap();
+        } else {
+            assert_eq!(block.text.trim_end(), drawn.trim_end());
+        }
+    }
+    assert!(seen > 0);
+}
+
 /// `outrigger-gateway --help` → what it prints.
 fn printed(line: &str, folder: &Path) -> String {
     let mut words = line.split(' ');

@@ -57,7 +57,10 @@ fn judged(
         bound: 1.5,
         excluded: evidence.1,
         enough: true,
-        reason: format!("{metric:?} judged {}", verdict.as_str()),
+        reason: match metric {
+            Metric::Health => "1 of 1 canary replicas are ready".to_owned(),
+            _ => format!("{metric:?} judged {}", verdict.as_str()),
+        },
     }
 }
 
@@ -132,17 +135,17 @@ fn canary() -> View {
             replica(NEW, 0, EndpointState::Ready, 1, 0),
         ],
         load: Some(LoadView {
-            rate: 40.0,
-            sent: 560,
-            ok: 554,
-            shed: 2,
+            rate: 80.0,
+            sent: 1120,
+            ok: 1115,
+            shed: 0,
             failed: 0,
-            duration: latency(120, 190),
+            duration: latency(58, 72),
         }),
         events: vec![
             event(2, false, "Serving", "revision 4b1f0c9a77 is ready and serves"),
-            event(6, false, "CanaryStarted", "revision 6f9c2e1b4d is tried"),
-            event(9, true, "EngineRestarted", "demo-6f9c2e1b4d-0: the engine exited with status 1"),
+            event(8, false, "Edited", "the example's engine was edited, as saving a changed file would"),
+            event(9, false, "StepReached", "canary 6f9c2e1b4d takes 10% of callers (step 1 of 3)"),
         ],
         ..starting()
     }
@@ -159,6 +162,9 @@ fn rolled_back() -> View {
         Weights { desired: BasisPoints::ZERO, programmed: Some(BasisPoints::ZERO), observed: None };
     view.verdicts[0] = judged(Metric::Errors, Verdict::Fail, Some((0.091, 0.004)), (2.1, -3.0));
     view.revisions[1].role = Role::Leaving;
+    let ended =
+        "the engine of demo-6f9c2e1b4d-0 exited with code 1: no kernel image is available for execution";
+    view.events.push(event(30, true, "EngineEnded", ended));
     view.endpoints[2].state = EndpointState::Draining;
     view.endpoints[2].restarts = 1;
     view
