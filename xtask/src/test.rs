@@ -80,8 +80,9 @@ fn real_engines(tally: &mut Tally, set_up: Background) -> Result<()> {
         "outrigger-e2e",
         "--test",
         "real_engines",
+        "--test",
+        "readme",
         "--",
-        "--ignored",
         "--test-threads=1",
     ];
     tally.cargo_test("cargo test, real engines", run::command("cargo", args)?)
