@@ -1,5 +1,5 @@
 //! How often is a healthy canary rolled back, and how soon is a bad one found? `cargo run -p outrigger-verdict
-//! --example simulate --release [RUNS]` prints the table; two thousand runs a row take about a minute.
+//! --example simulate --release [RUNS]` prints the table; a thousand runs a row take some minutes.
 #![allow(clippy::print_stdout, reason = "a program that prints a table")]
 
 #[path = "../tests/simulation/arms.rs"]
@@ -9,7 +9,7 @@ use arms::{Arm, Outcome, Setting, Stretch, rollout};
 use outrigger_verdict::Metric;
 
 fn main() {
-    let runs = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(2000);
+    let runs = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(1000);
     println!("10 requests/s, 5 % to the canary, 20 min, looks every 5 s, {runs} runs a row");
     println!("{:32}{HEADER}", "canary (stable: 1 % errors)");
     let healthy = Arm::failing(0.01);

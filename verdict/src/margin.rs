@@ -24,8 +24,8 @@ const GUESSES: usize = 4;
 const FLOOR: f64 = -12.0;
 /// A hazard that falls by less than this from gap 0 to the largest is noise, not bursts.
 const NO_BURSTS: f64 = 1.2;
-/// Events below which one arm's own burst size isn't judged apart from both arms together.
-const MIN_EVENTS: u64 = 6;
+/// Bursts of both arms together from which their size is judged.
+const SOME_BURSTS: u64 = 3;
 
 /// Logarithms of the bets' wealth.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -111,18 +111,18 @@ fn nearest(canary: f64, other: f64, canary_trials: f64, other_trials: f64, margi
     0.5 * (low + high)
 }
 
-/// The mean size of a burst of events, from how far the hazard falls from gap 0 to the largest gap: that of both
-/// arms together, or the canary's own where it has enough events to tell. 1 where there are none.
+/// The mean size of a burst of events, from how far the hazard falls from gap 0 to the largest gap: the canary's
+/// own, or that of both arms together once some were seen. 1 where there are none. A single burst of stable's, such
+/// as an engine's restart makes, is no habit; of the canary's it may be the beginning of one.
 pub(crate) fn burst(canary: &GapCounts, stable: &GapCounts) -> f64 {
-    let size = |counts: &GapCounts| {
-        let thinned = hazard(counts, GAPS.len() - 1);
-        let ratio = if thinned > 0.0 { hazard(counts, 0) / thinned } else { 1.0 };
+    let size = |counts: &GapCounts, least: u64| {
+        let (bursts, thinned) = (counts.events.last().copied().unwrap_or(0), hazard(counts, GAPS.len() - 1));
+        let ratio = if thinned > 0.0 && bursts >= least { hazard(counts, 0) / thinned } else { 1.0 };
         if ratio < NO_BURSTS { 1.0 } else { ratio }
     };
     let mut both = *canary;
     both.add(stable);
-    let own = if canary.events.first().copied().unwrap_or(0) >= MIN_EVENTS { size(canary) } else { 1.0 };
-    size(&both).max(own)
+    size(&both, SOME_BURSTS).max(size(canary, 1))
 }
 
 #[cfg(test)]

@@ -24,7 +24,10 @@ mod tests;
 const PRIOR: Share = Share { events: 0.5, trials: 50.0 };
 /// Where the canary's errors may lie between stable's and stable's plus the margin. Where it is as good as stable
 /// the first guess pays best; the others cost little and pay when it is somewhat worse.
-const ERROR_GUESSES: [f64; 4] = [0.0, 0.1, 0.25, 0.5];
+const ERROR_GUESSES: [f64; 3] = [0.0, 0.15, 0.4];
+/// One more guess: both fail this rarely, as a fraction of the margin. Most deployments have hardly any errors, and
+/// one whose first requests failed while an engine started has a share of errors that takes long to come down.
+const HARDLY_ANY: f64 = 0.05;
 /// Likewise for the share of requests beyond the margin, as fractions of the bound: how much lies beyond 1.25 ×
 /// the 90th percentile depends on the shape of the tail.
 const BEYOND_GUESSES: [f64; 4] = [0.05, 0.3, 0.55, 0.8];
@@ -128,7 +131,8 @@ impl Errors {
         let (canary, stable) = (sum(&delta.canary, |s| &s.failures), sum(&delta.stable, |s| &s.failures));
         let margin = settings.errors_margin.fraction().clamp(1e-4, 0.9);
         let expected = like(Share::of(&self.stable)).min(0.999 - margin);
-        let guesses = ERROR_GUESSES.map(|part| (expected + part * margin, expected));
+        let [alike, near, further] = ERROR_GUESSES.map(|part| (expected + part * margin, expected));
+        let guesses = [alike, near, further, (HARDLY_ANY * margin, HARDLY_ANY * margin)];
         self.within.take(Share::of(&canary), Share::of(&stable), margin, guesses);
         self.canary.add(&canary);
         self.stable.add(&stable);

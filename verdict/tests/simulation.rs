@@ -50,10 +50,10 @@ fn rolled_back_within(minutes: f64) -> impl Fn(&Outcome) -> bool {
 #[test]
 fn a_healthy_canary_stays() {
     let healthy = Arm::failing(0.01);
-    let outcomes = rollouts(&Setting::r15(healthy, healthy), 1500);
+    let outcomes = rollouts(&Setting::r15(healthy, healthy), 1200);
     assert_rarer_than(0.02, &outcomes, |outcome| outcome.failed.is_some());
     let passed = |index: usize| outcomes.iter().filter(|o| o.passed[index].is_some()).count();
-    assert!(passed(0) > 1000 && passed(1) > 1300, "{} {}", passed(0), passed(1));
+    assert!(passed(0) > 800 && passed(1) > 1000, "{} {}", passed(0), passed(1));
 }
 
 /// proves R.15
@@ -62,7 +62,7 @@ fn a_healthy_canary_stays() {
 #[test]
 fn a_healthy_canary_stays_though_errors_come_in_bursts() {
     let healthy = Arm::bursting(0.01);
-    let outcomes = rollouts(&Setting::r15(healthy, healthy), 1500);
+    let outcomes = rollouts(&Setting::r15(healthy, healthy), 1200);
     assert_rarer_than(0.02, &outcomes, |outcome| outcome.failed.is_some());
 }
 
@@ -98,6 +98,8 @@ fn changing_weights_are_no_evidence() {
 fn what_is_worse_by_the_margin_does_not_pass() {
     let outcomes = rollouts(&Setting::r15(Arm::failing(0.01), Arm::failing(0.03)), 300);
     assert_rarer_than(0.03, &outcomes, |outcome| outcome.passed[0].is_some());
+    let outcomes = rollouts(&Setting::r15(Arm::bursting(0.01), Arm::bursting(0.03)), 300);
+    assert_rarer_than(0.05, &outcomes, |outcome| outcome.passed[0].is_some());
     let slower = Arm { slower: 1.25, ..Arm::failing(0.01) };
     let outcomes = rollouts(&Setting::r15(Arm::failing(0.01), slower), 300);
     assert_rarer_than(0.02, &outcomes, |outcome| outcome.passed[1].is_some());

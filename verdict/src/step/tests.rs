@@ -118,6 +118,23 @@ fn a_difference_within_the_margin_is_tolerated_however_sure() {
 }
 
 #[test]
+fn an_accident_of_stable_at_the_start_keeps_nobody_waiting() {
+    // An engine of stable is killed at the canary's first requests: six failures in a row, then none ever again.
+    let burst = |failures, requests| {
+        let mut counter = outrigger_wire::GapCounter::default();
+        (0..requests).for_each(|n| counter.record(n < failures));
+        let mut arm = arm(failures, requests);
+        arm.strata.get_mut(&Stratum::Short).unwrap().failures = counter.counts();
+        arm
+    };
+    let (mut state, mut errors, _) = judge(&State::default(), &delta(burst(0, 5), burst(6, 7)));
+    while errors.verdict != Verdict::Pass {
+        (state, errors, _) = judge(&state, &delta(burst(0, 150), burst(0, 150)));
+        assert!(errors_samples(&state) < 700, "{errors:?}");
+    }
+}
+
+#[test]
 fn nothing_passes_below_the_minimum_of_requests() {
     let generous = Settings { errors_margin: Percent::whole(50), ..Settings::default() };
     let (_, verdicts) = step(&State::default(), &delta(arm(0, 49), arm(0, 1000)), &generous);
