@@ -78,6 +78,8 @@ fn real_engines(tally: &mut Tally, set_up: Background) -> Result<()> {
         "--locked",
         "-p",
         "outrigger-e2e",
+        "--features",
+        "real-engines",
         "--test",
         "real_engines",
         "--test",
