@@ -72,6 +72,8 @@ pub(crate) struct Round {
     load: Option<Load>,
     events: VecDeque<EventView>,
     promoted: Option<RevisionId>,
+    /// The gateway has had routes to a ready replica.
+    served: bool,
     plan: Option<(Plan, Vec<Replica>)>,
     /// The state couldn't be written, in these words.
     unwritten: Option<String>,
@@ -115,6 +117,7 @@ impl Circle {
                 }
             }
             wake_at = self.turn();
+            self.round.served |= self.serves();
             self.picture(false);
             self.send_load()?;
             if let Some(outcome) = self.settled() {
@@ -307,24 +310,24 @@ impl Circle {
         (over && current && self.store.stored().is_some_and(|s| s.spec == self.spec)).then_some(outcome)
     }
 
+    /// Whether the gateway has routes to a ready replica of the revision that serves.
+    fn serves(&self) -> bool {
+        let Some((plan, replicas)) = &self.round.plan else { return false };
+        let serial = plan.status.serial;
+        let mut reports = self.round.gateways.values().filter_map(|report| report.deployments.get(&self.key));
+        let of_stable = |replica: &Replica| Some(&replica.revision) == plan.status.stable.as_ref();
+        reports.any(|deployment| deployment.serial == serial)
+            && replicas.iter().any(|replica| replica.phase == Phase::Ready && of_stable(replica))
+    }
+
     /// Load begins when somebody can answer it.
     fn send_load(&mut self) -> anyhow::Result<()> {
-        let Some(rate) = self.rate.filter(|_| self.round.load.is_none()) else { return Ok(()) };
-        let Some((plan, replicas)) = &self.round.plan else { return Ok(()) };
-        let ready = replicas
-            .iter()
-            .any(|r| r.phase == Phase::Ready && Some(&r.revision) == plan.status.stable.as_ref());
-        let programmed = self.round.gateways.values().any(|report| {
-            report
-                .deployments
-                .get(&self.key)
-                .is_some_and(|deployment| deployment.serial == plan.status.serial)
-        });
-        if ready && programmed {
-            let target = format!("http://{}", self.listen).parse().context("the gateway's address")?;
-            let config = load::Config { rate, ..load::Config::new(target, &self.spec.model.name) };
-            self.round.load = Some(Load::start(config)?);
-        }
+        let Some(rate) = self.rate.filter(|_| self.round.load.is_none() && self.round.served) else {
+            return Ok(());
+        };
+        let target = format!("http://{}", self.listen).parse().context("the gateway's address")?;
+        let config = load::Config { rate, ..load::Config::new(target, &self.spec.model.name) };
+        self.round.load = Some(Load::start(config)?);
         Ok(())
     }
 
@@ -345,6 +348,7 @@ impl Circle {
             load: self.round.load.as_ref(),
             events: self.round.events.iter().cloned().collect(),
             promoted: self.round.promoted.as_ref(),
+            served: self.round.served,
             stopping,
         });
         let _ = self.output.show(view);

@@ -25,6 +25,8 @@ pub(crate) struct From<'a> {
     pub(crate) events: Vec<EventView>,
     /// The revision that was promoted while this program ran.
     pub(crate) promoted: Option<&'a RevisionId>,
+    /// The gateway has had routes to a ready replica.
+    pub(crate) served: bool,
     pub(crate) stopping: bool,
 }
 
@@ -38,12 +40,16 @@ pub(crate) fn view(from: From<'_>) -> View {
         model: from.spec.model.name.clone(),
         url: from.url.to_owned(),
         phase: phase(&from),
-        stable: status.stable.clone(),
+        stable: status.stable.clone().filter(|_| from.served),
         canary: status.canary.as_ref().map(|canary| canary.revision.clone()),
         steps: from.spec.rollout.steps.iter().map(|step| step.weight).collect(),
         step: step(&from),
         weights: from.plan.weights,
-        verdicts: from.plan.verdicts.clone(),
+        // While nothing is tried: what was judged last, and how.
+        verdicts: match from.plan.verdicts.is_empty() {
+            true => status.verdicts.clone(),
+            false => from.plan.verdicts.clone(),
+        },
         revisions: revisions(&from),
         endpoints: from.replicas.iter().map(|replica| endpoint(replica, from.reports)).collect(),
         load: from.load.map(|load| load.counts().view()),
@@ -59,6 +65,8 @@ fn phase(from: &From<'_>) -> Phase {
     }
     match from.plan.outcome {
         Outcome::Starting => Phase::Starting,
+        // Whoever reads that it is available may call at once.
+        Outcome::Serving if !from.served => Phase::Starting,
         Outcome::RollingOut => Phase::Canary,
         Outcome::Blocked => Phase::Blocked { reason: blocked(status) },
         Outcome::RolledBack => {

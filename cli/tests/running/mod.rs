@@ -102,6 +102,13 @@ impl Up {
         self.line_within(parts, PATIENCE)
     }
 
+    /// The same, but what was said before counts too.
+    #[track_caller]
+    pub(crate) fn ever(&mut self, parts: &[&str]) -> String {
+        let before = self.seen.iter().find(|line| parts.iter().all(|part| line.contains(part))).cloned();
+        before.unwrap_or_else(|| self.line(parts))
+    }
+
     #[track_caller]
     pub(crate) fn line_within(&mut self, parts: &[&str], patience: Duration) -> String {
         let began = Instant::now();
@@ -150,7 +157,10 @@ impl Up {
         let began = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                self.seen.extend(self.lines.try_iter());
+                // What it said last may still be on its way.
+                while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+                    self.seen.push(line);
+                }
                 return status;
             }
             self.seen.extend(self.lines.try_iter());
