@@ -58,6 +58,18 @@ impl Outcome {
 
 /// `clients` connections ask as fast as answers come, for `time`. A connection that breaks is an error.
 pub async fn closed(address: &str, request: &[u8], clients: usize, time: Duration) -> Result<Outcome> {
+    staggered(address, request, clients, time, Duration::ZERO).await
+}
+
+/// The same, the clients' beginnings spread over `spread`: answers that all take the same time would else come in
+/// bursts for ever.
+pub async fn staggered(
+    address: &str,
+    request: &[u8],
+    clients: usize,
+    time: Duration,
+    spread: Duration,
+) -> Result<Outcome> {
     let mut sum = Outcome::new()?;
     let request: Arc<[u8]> = request.into();
     let mut conns = Vec::new();
@@ -67,9 +79,11 @@ pub async fn closed(address: &str, request: &[u8], clients: usize, time: Duratio
     let begin = Instant::now();
     let end = begin + time;
     let mut tasks = tokio::task::JoinSet::new();
-    for mut conn in conns {
+    for (i, mut conn) in conns.into_iter().enumerate() {
         let request = Arc::clone(&request);
+        let first = begin + spread * u32::try_from(i)? / u32::try_from(clients)?;
         tasks.spawn(async move {
+            tokio::time::sleep_until(first.into()).await;
             let mut outcome = Outcome::new()?;
             while Instant::now() < end {
                 let asked = Instant::now();

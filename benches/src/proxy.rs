@@ -28,6 +28,9 @@ const IDLE: Duration = Duration::from_secs(10);
 /// Beyond this the floor was disturbed and every ratio to it with it.
 const VOID_RATIO: f64 = 1.5;
 
+/// Between two chunks of a paced stream.
+const PACE: Duration = Duration::from_millis(5);
+
 const SMALL: &str = r#"{"model":"m","prompt":"hello","max_tokens":16}"#;
 const CHAT: &str = r#"{"model":"m","messages":[{"role":"user","content":"hello"}],"stream":true}"#;
 
@@ -154,7 +157,7 @@ fn round(
 ) -> Result<()> {
     let small = post("/v1/completions", "", SMALL);
     let unpaced = post("/v1/chat/completions", "", CHAT);
-    let paced = post("/v1/chat/completions", "x-pace-us: 5000\r\n", CHAT);
+    let paced = post("/v1/chat/completions", &format!("x-pace-us: {}\r\n", PACE.as_micros()), CHAT);
     let mut note = |figure, target: &Program, value| {
         figures.entry((figure, target.name().to_owned())).or_default().push(value);
     };
@@ -169,7 +172,7 @@ fn round(
         note(Figure::Latency, target, outcome.latency.value_at_quantile(0.5) as f64 / 1e3);
     }
     for target in std::iter::once(stub).chain(targets) {
-        let outcome = runtime.block_on(load::closed(&target.address, &paced, PACED, BLOCK))?;
+        let outcome = runtime.block_on(load::staggered(&target.address, &paced, PACED, BLOCK, PACE * 64))?;
         fine(target, &outcome)?;
         note(Figure::FirstChunk, target, outcome.first_byte.value_at_quantile(0.5) as f64 / 1e3);
     }

@@ -89,7 +89,6 @@ async fn every_thread_takes_connections_from_the_one_port() {
     panic!("only {seen:?} of three threads");
 }
 
-/// proves R.16
 #[tokio::test]
 async fn a_drain_finishes_streams_and_takes_nothing_new() {
     let upstream = Upstream::new().await;

@@ -75,7 +75,6 @@ async fn a_stream_that_is_reset_ends_the_work_upstream() {
     proxy.quiet().await;
 }
 
-/// proves R.16
 #[tokio::test]
 async fn a_drain_says_goaway_and_finishes() {
     let upstream = Upstream::new().await;

@@ -37,8 +37,6 @@ async fn locally<T>(work: impl Future<Output = T>) -> T {
 }
 
 /// The engine's server closes idle connections whenever it likes, also right before the next request.
-///
-/// proves G.11
 #[tokio::test]
 async fn a_kept_connection_that_was_closed_loses_no_request() {
     let upstream = Upstream::new().await;
@@ -87,7 +85,6 @@ async fn connections_are_kept_for_a_while() {
     .await;
 }
 
-/// proves G.11
 #[tokio::test]
 async fn errors_say_whether_anything_was_sent() {
     let upstream = Upstream::new().await;
