@@ -1,3 +1,5 @@
+//! The scheduler step by step, and over drawn loads.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Reports in any order, from gateways and leaders that come and go.
+
 use super::*;
 use outrigger_wire::Stratum;
 use proptest::prelude::*;

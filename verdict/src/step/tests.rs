@@ -1,3 +1,5 @@
+//! What the verdicts say of canaries of many kinds.
+
 use super::*;
 use outrigger_wire::{Histogram, Percent, Stratum};
 use std::collections::BTreeMap;
