@@ -50,7 +50,9 @@ async fn answering(body: Vec<u8>) -> String {
         let mut held: Vec<TcpStream> = Vec::new();
         while let Ok((mut socket, _)) = listener.accept().await {
             let mut request = [0u8; 4096];
-            socket.read(&mut request).await.ok();
+            if !matches!(socket.read(&mut request).await, Ok(1..)) {
+                continue;
+            }
             // Without a length: the body lasts as long as the connection.
             socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.ok();
             socket.write_all(&body).await.ok();
