@@ -3,11 +3,12 @@
 Usage: vllm_client.py check GATEWAY ENGINE     every kind of request once; ENGINE is where vLLM itself listens, for its
                                                metrics: what a client that leaves has freed can only be seen there
        vllm_client.py traffic GATEWAY          streamed chats without end; prints a line with the count each second,
-                                               ends when standard input does, fails when any chat failed
+                                               ends at Ctrl-C, fails when any chat failed
 GATEWAY and ENGINE are http://host:port.
 """
 
 import re
+import signal
 import sys
 import threading
 import time
@@ -137,7 +138,7 @@ def traffic(gateway: str) -> None:
         while not over.is_set():
             try:
                 stream = ask.chat.completions.create(
-                    model=MODEL, messages=MESSAGES, max_tokens=4, extra_body=EXACTLY, stream=True
+                    model=MODEL, messages=MESSAGES, max_tokens=2, extra_body=EXACTLY, stream=True
                 )
                 ended = [chunk.choices[0].finish_reason for chunk in stream if chunk.choices]
                 assert ended[-1] == "length", ended
@@ -152,10 +153,9 @@ def traffic(gateway: str) -> None:
             print(f"chats {done} failed {len(failed)}", flush=True)
 
     threads = [threading.Thread(target=caller) for _ in range(CALLERS)] + [threading.Thread(target=told)]
+    signal.signal(signal.SIGINT, lambda *_: over.set())
     for thread in threads:
         thread.start()
-    sys.stdin.read()
-    over.set()
     for thread in threads:
         thread.join()
     print(f"chats {done} failed {len(failed)}", flush=True)
