@@ -8,12 +8,12 @@ use std::process::Stdio;
 pub(crate) fn bench(name: &str) -> Result<()> {
     let args: Vec<&str> = match name {
         "verdicts" => vec!["run", "--release", "-p", "outrigger-verdict", "--example", "simulate"],
-        "proxy" | "batching" => {
+        "proxy" | "batching" | "dataplane" => {
             install_nginx()?;
             build_programs()?;
             vec!["run", "--quiet", "--release", "-p", "outrigger-benches", "--bin", "bench", "--", name]
         }
-        other => bail!("no benchmark `{other}`; there are: proxy, batching, verdicts"),
+        other => bail!("no benchmark `{other}`; there are: proxy, batching, dataplane, verdicts"),
     };
     let mut command = run::command("cargo", args)?;
     let status = command.stdout(Stdio::inherit()).stderr(Stdio::inherit()).status()?;
@@ -34,6 +34,8 @@ fn build_programs() -> Result<()> {
     let mut args = vec!["build", "--release", "--bins", "--locked"];
     args.extend(packages.iter().flat_map(|name| ["-p", name]));
     run::must("build release programs", run::command("cargo", args)?)?;
+    let forward = ["build", "--release", "--locked", "-p", "outrigger-dataplane", "--example", "forward"];
+    run::must("build the smallest forwarder", run::command("cargo", forward)?)?;
     Ok(())
 }
 

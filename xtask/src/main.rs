@@ -19,7 +19,7 @@ usage: cargo xtask COMMAND
   test         set up what is needed, run every rung, print each rung's time and what was skipped and why
   lint         formatting, clippy, generated files, contracts, licences and bans
   generate     write the generated files (crds/yaml); --check only compares
-  bench NAME   run a benchmark (proxy, batching, verdicts), print its table, write target/bench/NAME.json
+  bench NAME   run a benchmark (proxy, batching, dataplane, verdicts), print its table, write target/bench/NAME.json
   contracts    list each contract line with the tests that prove it; fail on a line without one
 ";
 
