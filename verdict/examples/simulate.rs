@@ -37,7 +37,8 @@ fn main() {
         ("2 × slower", latency(2.0, 0.0)),
         ("2 × slower, ρ 0.9", latency(2.0, 0.9)),
     ];
-    for (name, (stable, canary)) in cases {
+    let only = std::env::args().nth(2).unwrap_or_default();
+    for (name, (stable, canary)) in cases.into_iter().filter(|(name, _)| name.contains(&only)) {
         row(name, &Setting::r15(stable, canary), runs);
     }
     println!("\n60 requests/s, 30 s at 10 %, 60 s at 50 %");

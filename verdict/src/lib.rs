@@ -92,7 +92,8 @@ pub struct MetricVerdict {
     pub evidence: f64,
     /// log₁₀(1/α) of this metric.
     pub bound: f64,
-    /// Evidence that degradation beyond the margin is excluded, likewise; it passes at `bound`.
+    /// Evidence that degradation beyond the margin is excluded, on such a scale that it passes at `bound` too (a
+    /// wrong pass and a wrong rollback may have different probabilities; the reason gives the e-value itself).
     pub excluded: f64,
     /// Whether enough canary requests were seen for a step to advance.
     pub enough: bool,

@@ -153,6 +153,7 @@ impl Errors {
             above_margin: excess > margin,
             within: self.within.evidence(burst(&self.canary, &self.stable)),
             bound: -settings.errors_alpha.ln(),
+            pass_bound: -settings.errors_alpha.ln(),
             usual: divergence(expected, (expected + margin).min(0.999)),
             rate,
         };
@@ -255,6 +256,7 @@ impl FirstToken {
             above_margin: self.above_margin(millis, settings),
             within: self.within(),
             bound: -settings.latency_alpha.ln(),
+            pass_bound: -settings.latency_pass_alpha.ln(),
             // Where half of what is slow is beyond the margin too: a tail of medium weight.
             usual: divergence(0.5 * settings.slow_share, settings.slow_share),
             rate,
@@ -276,8 +278,10 @@ pub(crate) struct Findings {
     above_margin: bool,
     /// Evidence that it is within the margin.
     pub(crate) within: f64,
-    /// Where either is enough.
+    /// Where the first is enough.
     pub(crate) bound: f64,
+    /// Where the second is.
+    pub(crate) pass_bound: f64,
     /// How much `within` grows with a request of a canary that is as good as stable.
     usual: f64,
     /// Canary requests per second.
@@ -292,7 +296,7 @@ impl Findings {
         if self.worse >= self.bound && self.above_margin {
             return Verdict::Fail;
         }
-        if self.within >= self.bound && self.samples >= settings.min_requests {
+        if self.within >= self.pass_bound && self.samples >= settings.min_requests {
             return Verdict::Pass;
         }
         let needed = self.needed(settings.min_requests);
@@ -303,13 +307,15 @@ impl Findings {
     /// many as a canary like stable takes, or, past those, as many again.
     fn needed(&self, min_requests: u64) -> u64 {
         let fail = if self.above_margin { self.worse } else { 0.0 };
-        let grown = fail.max(self.within);
         let samples = self.samples as f64;
-        let forecast = if grown >= GROWING {
-            samples * (self.bound / grown).max(1.0)
-        } else {
-            ((self.bound + GROWING) / self.usual.max(1e-9)).max(2.0 * samples)
+        let at = |evidence: f64, bound: f64| match evidence >= GROWING {
+            true => samples * (bound / evidence).max(1.0),
+            false => f64::INFINITY,
         };
+        let mut forecast = at(fail, self.bound).min(at(self.within, self.pass_bound));
+        if forecast.is_infinite() {
+            forecast = ((self.pass_bound + GROWING) / self.usual.max(1e-9)).max(2.0 * samples);
+        }
         (forecast.ceil() as u64).min(FORECAST).max(min_requests).max(self.samples.saturating_add(1))
     }
 
@@ -338,7 +344,7 @@ impl Findings {
             stable: stable.map(rounded),
             evidence: log10(self.worse),
             bound: log10(self.bound),
-            excluded: log10(self.within),
+            excluded: log10(self.within * self.bound / self.pass_bound),
             enough: self.samples >= settings.min_requests,
             reason,
         }

@@ -74,7 +74,7 @@ fn nothing(verdict: &Verdict, why: &str) -> String {
 
 fn finding(verdict: &Verdict, findings: &Findings, margin: &str, settings: &Settings) -> String {
     let power = |natural: f64| format!("10^{:.1}", natural / std::f64::consts::LN_10);
-    let bound = power(findings.bound);
+    let (bound, pass_bound) = (power(findings.bound), power(findings.pass_bound));
     let after =
         if findings.samples == 1 { "1 request".into() } else { format!("{} requests", findings.samples) };
     match verdict {
@@ -82,7 +82,7 @@ fn finding(verdict: &Verdict, findings: &Findings, margin: &str, settings: &Sett
             format!("the canary is worse (e-value {}, bound {bound}, {after})", power(findings.worse))
         }
         Verdict::Pass => format!(
-            "more than {margin} worse is excluded (e-value {}, bound {bound}, {after})",
+            "more than {margin} worse is excluded (e-value {}, bound {pass_bound}, {after})",
             power(findings.within)
         ),
         _ if findings.samples < settings.min_requests => {
@@ -92,7 +92,7 @@ fn finding(verdict: &Verdict, findings: &Findings, margin: &str, settings: &Sett
             format!("worse, though not by more than the {margin} that are tolerated ({after})")
         }
         _ => format!(
-            "not known yet (e-values: worse {}, within {margin} {}; bound {bound}; {after})",
+            "not known yet (e-values: worse {} of {bound}, within {margin} {} of {pass_bound}; {after})",
             power(findings.worse),
             power(findings.within)
         ),

@@ -102,7 +102,8 @@ fn what_is_worse_by_the_margin_does_not_pass() {
     assert_rarer_than(0.05, &outcomes, |outcome| outcome.passed[0].is_some());
     let slower = Arm { slower: 1.25, ..Arm::failing(0.01) };
     let outcomes = rollouts(&Setting::r15(Arm::failing(0.01), slower), 300);
-    assert_rarer_than(0.02, &outcomes, |outcome| outcome.passed[1].is_some());
+    // The test's own bound is 1 %; the reference is an estimate from a thousand requests, which adds to it.
+    assert_rarer_than(0.03, &outcomes, |outcome| outcome.passed[1].is_some());
 }
 
 /// 90 s at 60 requests/s, 10 % and then 50 % of them to the canary.
