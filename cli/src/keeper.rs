@@ -24,6 +24,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -51,6 +52,14 @@ pub fn main_with(args: impl Iterator<Item = OsString>) -> ExitCode {
             Err(e) => complain(&format!("{NAME}: {}: {e}", program.to_string_lossy())),
         },
         _ => complain(&format!("{NAME} is started by `outrigger up`: {NAME} PROGRAM ARG0 ARG…")),
+    }
+}
+
+/// The file of this very program. Where it was replaced meanwhile (a new build), the running one still has it.
+pub(crate) fn own_file() -> PathBuf {
+    match std::env::current_exe() {
+        Ok(path) if path.exists() => path,
+        _ => PathBuf::from(format!("/proc/{}/exe", std::process::id())),
     }
 }
 
@@ -110,9 +119,8 @@ fn ignore_signals() -> std::io::Result<()> {
 /// Starts the second stage on the main thread, which lives as long as the keeper: the parent-death signal comes when
 /// the thread that started a process ends.
 fn start(program: &OsStr, arg0: &OsStr, args: &[OsString]) -> std::io::Result<Pid> {
-    let own = std::env::current_exe()?;
     let log = || std::io::stderr().as_fd().try_clone_to_owned().map(Stdio::from);
-    let child = Command::new(own)
+    let child = Command::new(own_file())
         .arg0(NAME)
         .arg(STAGE)
         .arg(rustix::process::getpid().to_string())

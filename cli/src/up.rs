@@ -13,7 +13,6 @@ mod container;
 mod file;
 mod kubelet;
 mod log;
-mod meter;
 mod output;
 mod ports;
 mod probe;

@@ -3,7 +3,6 @@
 use super::args::UpArgs;
 use super::file::{Change, Watched};
 use super::kubelet::Kubelet;
-use super::meter::Meter;
 use super::output::Output;
 use super::replica::Happening;
 use super::seen;
@@ -68,7 +67,6 @@ pub(crate) struct Round {
     baselines: Baselines,
     gateways: BTreeMap<GatewayId, GatewayReport>,
     endpoints: BTreeMap<EndpointId, EndpointReport>,
-    meter: Meter,
     load: Option<Load>,
     events: VecDeque<EventView>,
     promoted: Option<RevisionId>,
@@ -334,7 +332,6 @@ impl Circle {
     /// Shows how it is now. When nobody reads any more, it goes on: what runs may be in use.
     pub(crate) fn picture(&mut self, stopping: bool) {
         let Some((plan, replicas)) = &self.round.plan else { return };
-        self.round.meter.sample(&self.key, &self.round.gateways, Instant::now());
         let view = seen::view(seen::From {
             now: Timestamp::now(),
             deployment: &self.key,
@@ -344,7 +341,7 @@ impl Circle {
             plan,
             replicas,
             reports: &self.round.endpoints,
-            meter: &self.round.meter,
+            baselines: &self.round.baselines,
             load: self.round.load.as_ref(),
             events: self.round.events.iter().cloned().collect(),
             promoted: self.round.promoted.as_ref(),

@@ -91,7 +91,7 @@ impl Kubelet {
                     blocks: true,
                 })?;
             }
-            program::own("outrigger-gateway", &[], env.clone())
+            Ok(program::own("outrigger-gateway", &[], env.clone()))
         };
         let (logs, family) = (self.common.dirs.logs.clone(), self.around.family.clone());
         let gateway = Container::start(GATEWAY.to_owned(), logs, family, Box::new(prepare));

@@ -11,7 +11,7 @@ const TOLD_LINES: usize = 5;
 /// Where changes are told.
 #[derive(Debug)]
 pub(crate) enum Output {
-    /// The whole terminal.
+    /// The whole terminal, which keeps the last word when it is given back.
     Screen(Box<Terminal>),
     /// Standard output, line by line; what was told last.
     Lines(Box<View>),

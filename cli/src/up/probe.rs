@@ -1,7 +1,7 @@
 //! What is asked of a replica: its readiness over HTTP, everything else through the helper.
 
 use super::process::{Family, quiet};
-use super::program::{self, Launch};
+use super::program;
 use crate::keeper;
 use std::io;
 use std::net::SocketAddr;
@@ -88,7 +88,7 @@ async fn helper(
         args.extend(["--max", &max]);
     }
     let program = program::own("outrigger-helper", &args, Vec::new());
-    let launch: Launch = keeper::dying_with_us(program.map_err(|trouble| io::Error::other(trouble.message))?);
+    let launch = keeper::dying_with_us(program);
     let mut command = quiet(&launch);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = family.spawn(&mut command)?;

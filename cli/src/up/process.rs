@@ -135,9 +135,8 @@ impl Process {
     /// # Errors
     /// When the keeper can't be started. A program that can't be run is one that exits.
     pub(crate) async fn start(launch: &Launch, log: SharedLog, family: &Family) -> io::Result<Self> {
-        let own = std::env::current_exe().ok().filter(|file| file.exists());
         let keeper = Launch {
-            program: own.unwrap_or_else(|| format!("/proc/{}/exe", std::process::id()).into()),
+            program: keeper::own_file(),
             arg0: keeper::NAME.into(),
             args: [launch.program.clone().into(), launch.arg0.clone()]
                 .into_iter()

@@ -1,5 +1,6 @@
 //! What is started and how: programs found, `{httpPort}` put in.
 
+use crate::keeper::own_file;
 use outrigger_crds::Engine;
 use outrigger_plan::Trouble;
 use std::ffi::OsString;
@@ -25,12 +26,8 @@ pub(crate) struct Launch {
 }
 
 /// One of our own programs, `outrigger-sidecar`.
-///
-/// # Errors
-/// When this executable's own file can't be named.
-pub(crate) fn own(name: &str, args: &[&str], env: Vec<(String, String)>) -> Result<Launch, Trouble> {
-    let program = own_file()?;
-    Ok(Launch { program, arg0: name.into(), args: args.iter().map(Into::into).collect(), env })
+pub(crate) fn own(name: &str, args: &[&str], env: Vec<(String, String)>) -> Launch {
+    Launch { program: own_file(), arg0: name.into(), args: args.iter().map(Into::into).collect(), env }
 }
 
 /// The engine of a replica, which is to listen on `port`.
@@ -45,7 +42,7 @@ pub(crate) fn engine(engine: &Engine, port: u16) -> Result<Launch, Trouble> {
     let put = |value: &String| value.replace(HTTP_PORT, &text);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let program = match OWN.contains(&process.command.as_str()) {
-        true => own_file()?,
+        true => own_file(),
         false => find(&process.command, &path).map_err(|why| not_found(&why))?,
     };
     Ok(Launch {
@@ -54,15 +51,6 @@ pub(crate) fn engine(engine: &Engine, port: u16) -> Result<Launch, Trouble> {
         args: process.args.iter().chain(&engine.args).map(|arg| put(arg).into()).collect(),
         env: process.env.iter().map(|(name, value)| (name.clone(), put(value))).collect(),
     })
-}
-
-fn own_file() -> Result<PathBuf, Trouble> {
-    match std::env::current_exe() {
-        Ok(path) if path.exists() => Ok(path),
-        // The file was replaced meanwhile (a new build); the running one still has it.
-        Ok(_) => Ok(PathBuf::from(format!("/proc/{}/exe", std::process::id()))),
-        Err(e) => Err(not_found(&format!("this program's own file can't be found: {e}"))),
-    }
 }
 
 /// As a shell looks: a name with a slash is a path, any other is looked up.

@@ -228,7 +228,7 @@ impl Pod {
             let mut given = lock(&given);
             given.listen = keep_or_move(given.listen, &ports, &was_ready)?;
             given.admin = keep_or_move(given.admin, &ports, &was_ready)?;
-            sidecar(&make, *given)
+            Ok(sidecar(&make, *given))
         })
     }
 
@@ -433,7 +433,7 @@ fn keep_or_move(port: u16, ports: &Mutex<Ports>, was_ready: &AtomicBool) -> Resu
     Ok(other)
 }
 
-fn sidecar(make: &Make, given: Given) -> Result<Launch, Trouble> {
+fn sidecar(make: &Make, given: Given) -> Launch {
     let env = [
         ("OUTRIGGER_LISTEN", local(given.listen).to_string()),
         ("OUTRIGGER_ADMIN", local(given.admin).to_string()),

@@ -1,12 +1,14 @@
 //! What the terminal shows, from the plan and the reports.
 
-use super::meter::Meter;
 use crate::load::Load;
-use crate::view::{EndpointState, EndpointView, EventView, Phase, RevisionView, Role, StepView, View};
+use crate::view::{
+    EndpointState, EndpointView, EventView, Latency, Phase, RevisionView, Role, StepView, View,
+};
 use jiff::Timestamp;
 use outrigger_crds::{ModelDeploymentSpec, ModelDeploymentStatus};
 use outrigger_plan::{Outcome, Phase as ReplicaPhase, Plan, Replica};
-use outrigger_wire::{DeploymentKey, EndpointId, EndpointReport, EngineState, RevisionId};
+use outrigger_verdict::Baselines;
+use outrigger_wire::{DeploymentKey, EndpointId, EndpointReport, EngineState, Histogram, RevisionId};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -20,7 +22,7 @@ pub(crate) struct From<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) replicas: &'a [Replica],
     pub(crate) reports: &'a BTreeMap<EndpointId, EndpointReport>,
-    pub(crate) meter: &'a Meter,
+    pub(crate) baselines: &'a Baselines,
     pub(crate) load: Option<&'a Load>,
     pub(crate) events: Vec<EventView>,
     /// The revision that was promoted while this program ran.
@@ -113,7 +115,9 @@ fn revisions(from: &From<'_>) -> Vec<RevisionView> {
     }
     let one = |id: &RevisionId| {
         let is = |replica: &&Replica| replica.revision == *id && replica.phase == ReplicaPhase::Ready;
-        let reading = from.meter.read(id);
+        let window = from.baselines.window(from.deployment, id, from.now);
+        let total = from.baselines.total(from.deployment, id);
+        let answered = total.success + total.failure;
         let role = match () {
             () if Some(id) == canary => Role::Canary,
             () if Some(id) == status.stable.as_ref() || Some(id) == starting => Role::Stable,
@@ -124,13 +128,18 @@ fn revisions(from: &From<'_>) -> Vec<RevisionView> {
             role,
             ready: from.replicas.iter().filter(is).count() as u32,
             wanted: from.plan.workloads.iter().filter(|w| w.revision == *id).map(|w| w.replicas).sum(),
-            rate: reading.rate,
-            errors: reading.errors,
-            duration: reading.duration,
-            first_token: reading.first_token,
+            rate: window.requests_per_second,
+            errors: (answered > 0).then(|| total.failure as f64 / answered as f64),
+            duration: latency(&window.duration),
+            first_token: latency(&window.first_token),
         }
     };
     ids.into_iter().map(one).collect()
+}
+
+fn latency(histogram: &Histogram) -> Latency {
+    let quantile = |q| histogram.quantile(q).map(Duration::from_micros);
+    Latency { p50: quantile(0.5), p95: quantile(0.95) }
 }
 
 fn endpoint(replica: &Replica, reports: &BTreeMap<EndpointId, EndpointReport>) -> EndpointView {

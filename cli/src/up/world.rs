@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use outrigger_crds::ModelDeploymentSpec;
 use outrigger_plan::{Capacity, Declared, Evidence, Gateway, Replica, Trouble, World};
 use outrigger_verdict::Baselines;
-use outrigger_wire::{GatewayId, GatewayReport, Histogram};
+use outrigger_wire::{GatewayId, GatewayReport};
 use std::collections::BTreeMap;
 
 /// What was observed, beside what is stored.
@@ -30,6 +30,8 @@ pub(crate) fn world(
     let (key, status) = (&stored.deployment, &stored.status);
     let canary = status.canary.as_ref().map(|canary| &canary.revision);
     let delta = observed.baselines.delta(key, status.stable.as_ref(), canary, now);
+    let first_token = |stable| observed.baselines.first_token(key, stable);
+    let stable_first_token = status.stable.as_ref().map(first_token).unwrap_or_default();
     World {
         spec: Declared { key: key.clone(), generation: stored.generation, spec: spec.clone() },
         status: status.clone(),
@@ -37,7 +39,7 @@ pub(crate) fn world(
         replicas: observed.replicas,
         gateways: gateways(stored, observed.reports, &observed.live),
         capacity: Capacity { missing: observed.missing },
-        evidence: Evidence { delta, stable_first_token: first_token(stored, observed.reports) },
+        evidence: Evidence { delta, stable_first_token },
     }
 }
 
@@ -65,23 +67,10 @@ fn gateways(
     ids.into_iter().map(gateway).collect()
 }
 
-/// Stable's time to first token, over all prompt lengths, as the present runs of the gateways counted it.
-fn first_token(stored: &Stored, reports: &BTreeMap<GatewayId, GatewayReport>) -> Histogram {
-    let mut sum = Histogram::default();
-    let Some(stable) = &stored.status.stable else { return sum };
-    let of_it = |report: &GatewayReport| {
-        let deployment = report.deployments.get(&stored.deployment)?;
-        let strata = &deployment.revisions.get(stable)?.strata;
-        Some(strata.values().map(|stratum| stratum.first_token.clone()).collect::<Vec<_>>())
-    };
-    reports.values().filter_map(of_it).flatten().for_each(|histogram| sum.add(&histogram));
-    sum
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use outrigger_wire::{DeploymentReport, RevisionReport, Stratum, StratumReport};
+    use outrigger_wire::DeploymentReport;
 
     fn stored() -> Stored {
         let spec =
@@ -91,16 +80,8 @@ mod tests {
         stored
     }
 
-    fn report(gateway: &str, first_tokens: u64) -> (GatewayId, GatewayReport) {
-        let mut stratum = StratumReport::default();
-        (0..first_tokens).for_each(|_| stratum.first_token.record(20_000));
-        let revision = RevisionReport { strata: [(Stratum::Short, stratum)].into(), ..Default::default() };
-        let deployment = DeploymentReport {
-            serial: 4,
-            assigned_stable: 3,
-            revisions: [("aaaaaaaaaa".into(), revision.clone()), ("bbbbbbbbbb".into(), revision)].into(),
-            ..Default::default()
-        };
+    fn report(gateway: &str) -> (GatewayId, GatewayReport) {
+        let deployment = DeploymentReport { serial: 4, assigned_stable: 3, ..Default::default() };
         let deployments = [("default/demo".into(), deployment)].into();
         (gateway.into(), GatewayReport { gateway: gateway.into(), deployments, ..Default::default() })
     }
@@ -127,14 +108,8 @@ mod tests {
 
     #[test]
     fn a_gateway_that_left_is_known_and_not_live() {
-        let world = observe(&BTreeMap::from([report("gone", 1)]), &["gateway"]);
+        let world = observe(&BTreeMap::from([report("gone")]), &["gateway"]);
         let found: Vec<_> = world.gateways.iter().map(|g| (g.id.as_str(), g.live, g.serial)).collect();
         assert_eq!(found, [("gateway", true, 0), ("gone", false, 4)]);
-    }
-
-    #[test]
-    fn first_tokens_of_stable_alone_are_a_reference() {
-        let world = observe(&BTreeMap::from([report("a", 5), report("b", 2)]), &[]);
-        assert_eq!(world.evidence.stable_first_token.count(), 7);
     }
 }

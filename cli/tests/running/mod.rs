@@ -28,7 +28,7 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let began = Instant::now();
     while !condition() {
         assert!(began.elapsed() < PATIENCE, "after {PATIENCE:?} still not: {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20)); // between two looks
     }
 }
 
@@ -111,14 +111,25 @@ impl Up {
 
     #[track_caller]
     pub(crate) fn line_within(&mut self, parts: &[&str], patience: Duration) -> String {
+        self.next(&format!("all of {parts:?}"), patience, |line| parts.iter().all(|part| line.contains(part)))
+    }
+
+    /// Waits for a line that holds any of `parts`.
+    #[track_caller]
+    pub(crate) fn either(&mut self, parts: &[&str]) -> String {
+        self.next(&format!("any of {parts:?}"), PATIENCE, |line| parts.iter().any(|part| line.contains(part)))
+    }
+
+    #[track_caller]
+    fn next(&mut self, what: &str, patience: Duration, wanted: impl Fn(&str) -> bool) -> String {
         let began = Instant::now();
         loop {
             let left = patience.saturating_sub(began.elapsed());
             let Ok(line) = self.lines.recv_timeout(left) else {
-                panic!("no line with {parts:?}; seen:\n{}", self.seen.join("\n"));
+                panic!("no line with {what}; seen:\n{}", self.seen.join("\n"));
             };
             self.seen.push(line.clone());
-            if parts.iter().all(|part| line.contains(part)) {
+            if wanted(&line) {
                 return line;
             }
         }
@@ -165,7 +176,7 @@ impl Up {
             }
             self.seen.extend(self.lines.try_iter());
             assert!(began.elapsed() < PATIENCE * 3, "it goes on:\n{}", self.seen.join("\n"));
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(50)); // between two looks
         }
     }
 
