@@ -301,7 +301,7 @@ async fn slow_clients_are_ended_and_told() {
         if closed {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::time::sleep(Duration::from_millis(2)).await; // between two looks
     }
     assert!(closed, "a dripping head is taken forever");
     // A body that stops.

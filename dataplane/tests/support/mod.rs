@@ -136,7 +136,7 @@ pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + BOUND;
     while !condition() {
         assert!(Instant::now() < end, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await; // between two looks
     }
 }
 
