@@ -20,6 +20,9 @@ const ANSWERS: Duration = Duration::from_secs(120);
 /// Longer than the examples' `maxDrain`.
 const STOPS: Duration = Duration::from_secs(60);
 
+/// What vLLM says when it listens, before the address.
+const LISTENS: &str = "Starting vLLM server on ";
+
 /// The folder of an environment's programs, or why there is none.
 fn environment(name: &str) -> Result<PathBuf, String> {
     let script = root().join("e2e/engines/setup.sh");
@@ -136,11 +139,10 @@ fn address<'a>(log: &'a str, before: &str) -> &'a str {
 
 /// proves A.6
 #[test]
-#[ignore = "needs real vLLM: cargo xtask test"]
 fn vllm_answers_openai_clients_and_a_canary_of_it_is_promoted_under_traffic() {
     let Some((programs, clients)) = environments("vllm") else { return };
     let mut up = Up::start("vllm-cpu.yaml", &programs);
-    let engine = format!("http://{}", address(&up.log("engine"), "Starting vLLM server on http://"));
+    let engine = format!("http://{}", address(&up.log("engine"), &format!("{LISTENS}http://")));
     up.ask(&clients, &args(&["vllm_client.py", "check", &up.gateway, &engine]));
 
     let mut traffic = client(&clients, &args(&["vllm_client.py", "traffic", &up.gateway]));
@@ -166,20 +168,16 @@ fn vllm_answers_openai_clients_and_a_canary_of_it_is_promoted_under_traffic() {
     up.stop();
 }
 
-/// The engine whose log names another address than the first one's.
+/// The engine that listens elsewhere than the first one.
 fn promoted_engine(up: &Up, first: &str) -> String {
-    let before = "Starting vLLM server on ";
     let log = up.log("engine");
-    let mut addresses = log.match_indices(before).map(|(at, _)| log.get(at..).unwrap());
-    let second = addresses
-        .find(|rest| !rest.contains(&format!("{before}{first}\n")))
-        .map(|rest| address(rest, "http://"));
-    format!("http://{}", second.unwrap_or_else(|| panic!("no second engine in\n{log}")))
+    let addresses = log.split(LISTENS).skip(1).map(|rest| format!("http://{}", address(rest, "http://")));
+    let second = addresses.into_iter().find(|address| address != first);
+    second.unwrap_or_else(|| panic!("no second engine in\n{log}"))
 }
 
 /// proves B.5
 #[test]
-#[ignore = "needs real MLServer: cargo xtask test"]
 fn mlserver_answers_triton_clients_each_with_its_own_rows_out_of_batches() {
     let Some((programs, clients)) = environments("mlserver") else { return };
     let up = Up::start("mlserver-sklearn.yaml", &programs);
