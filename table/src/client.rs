@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// A stream from which nothing is heard for this long is dead.
 const SILENCE: Duration = HEARTBEAT.saturating_mul(3);
@@ -22,6 +22,11 @@ const SILENCE: Duration = HEARTBEAT.saturating_mul(3);
 const REST: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// The most deployments that are taken in.
 const MOST_DEPLOYMENTS: usize = 20_000;
+
+/// For how long the serial of a deployment that is gone is remembered: longer than a server's cache lags behind,
+/// so that one server which lacks the deployment and a second which has it as it was before its last rollback
+/// don't bring a weight back together. One that is made anew under the same name waits as long at most.
+const TOMBSTONE: Duration = Duration::from_secs(30);
 
 /// Where to subscribe and as whom.
 #[derive(Clone, Debug)]
@@ -61,7 +66,8 @@ impl Client {
         let (reports, newest) = watch::channel(None);
         // The server that answers the stream is the one that reports go to.
         let (answering, at) = watch::channel(None);
-        let follow = tokio::spawn(Follower { config, table: sender, answering }.follow());
+        let follower = Follower { config, table: sender, answering, gone: Gone::default() };
+        let follow = tokio::spawn(follower.follow());
         let post = tokio::spawn(post::post(newest, at));
         Self { table, reports, tasks: vec![follow.abort_handle(), post.abort_handle()] }
     }
@@ -87,12 +93,34 @@ struct Follower {
     config: ClientConfig,
     table: watch::Sender<Arc<Table>>,
     answering: watch::Sender<Option<String>>,
+    gone: Gone,
+}
+
+/// The serials of deployments that are gone, and when they went.
+#[derive(Debug, Default)]
+struct Gone(BTreeMap<DeploymentKey, (u64, Instant)>);
+
+impl Gone {
+    fn bury(&mut self, routes: &Routes) {
+        let now = Instant::now();
+        self.0.retain(|_, (_, at)| now.duration_since(*at) < TOMBSTONE);
+        if self.0.len() < MOST_DEPLOYMENTS {
+            self.0.insert(routes.deployment.clone(), (routes.serial, now));
+        }
+    }
+
+    /// The serial below which nothing is believed of a deployment that is not in the table.
+    fn serial(&self, deployment: &DeploymentKey) -> u64 {
+        let found = self.0.get(deployment).filter(|(_, at)| at.elapsed() < TOMBSTONE);
+        found.map_or(0, |(serial, _)| *serial)
+    }
 }
 
 impl Follower {
-    async fn follow(self) {
+    async fn follow(mut self) {
         let mut rest = REST.0;
-        for server in self.config.servers.iter().cycle() {
+        let servers = self.config.servers.clone();
+        for server in servers.iter().cycle() {
             let mut synced = false;
             let why = self.subscribe(server, &mut synced).await;
             self.answering.send_replace(None);
@@ -110,7 +138,7 @@ impl Follower {
     }
 
     /// Follows one server's stream until it ends, and says why it did.
-    async fn subscribe(&self, server: &str, synced: &mut bool) -> String {
+    async fn subscribe(&mut self, server: &str, synced: &mut bool) -> String {
         let have = versions(&self.table.borrow());
         let subscribe = Subscribe { subscription: self.config.subscription.clone(), have };
         let answer = async {
@@ -144,7 +172,7 @@ impl Follower {
 
     /// Takes in the whole lines that have come, in one step: a weight and the endpoints that it needs are never
     /// seen apart.
-    async fn take_in(&self, cutter: &mut Cutter, server: &str, synced: &mut bool) -> Result<(), String> {
+    async fn take_in(&mut self, cutter: &mut Cutter, server: &str, synced: &mut bool) -> Result<(), String> {
         let mut table = Table::clone(&self.table.borrow());
         let mut differs = false;
         while let Some(line) = cutter.next_line() {
@@ -155,7 +183,7 @@ impl Follower {
                 differs = true;
                 self.answering.send_replace(Some(server.to_owned()));
             } else {
-                differs |= apply(&mut table, change);
+                differs |= apply(&mut table, &mut self.gone, change);
             }
         }
         if !differs {
@@ -174,12 +202,13 @@ impl Follower {
 
 /// Applies one change; whether anything differs. A lower serial is refused: whoever sends it has an old cache,
 /// and must not undo a rollback.
-fn apply(table: &mut Table, change: Change) -> bool {
+fn apply(table: &mut Table, gone: &mut Gone, change: Change) -> bool {
     match change {
         Change::Routes(routes) => {
             let known = table.routes.get(&routes.deployment);
-            if let Some(known) = known.filter(|known| known.serial > routes.serial) {
-                tracing::warn!(deployment = %routes.deployment, known = known.serial, offered = routes.serial,
+            let serial = known.map_or_else(|| gone.serial(&routes.deployment), |known| known.serial);
+            if serial > routes.serial {
+                tracing::warn!(deployment = %routes.deployment, known = serial, offered = routes.serial,
                     "refused routes with a lower serial");
                 return false;
             }
@@ -191,7 +220,11 @@ fn apply(table: &mut Table, change: Change) -> bool {
             let before = table.routes.insert(routes.deployment.clone(), Arc::clone(&routes));
             before.as_ref() != Some(&routes)
         }
-        Change::Removed(key) => table.routes.remove(&key).is_some(),
+        Change::Removed(key) => {
+            let removed = table.routes.remove(&key);
+            removed.iter().for_each(|routes| gone.bury(routes));
+            removed.is_some()
+        }
         Change::Endpoint(config) => {
             if table.endpoint.as_ref().is_some_and(|known| known.serial > config.serial) {
                 tracing::warn!(offered = config.serial, "refused a configuration with a lower serial");

@@ -101,6 +101,28 @@ async fn a_lower_serial_is_refused_also_from_another_server_and_after_a_restart(
     assert_eq!(weight(&seen, "a/x"), Some(0), "nor after a restart");
 }
 
+/// One server lacks the deployment, the next has it as it was before the rollback: the serial is remembered over both.
+/// Made anew under the same name, it waits for half a minute at most.
+///
+/// proves R.18
+#[tokio::test(start_paused = true)]
+async fn a_removal_does_not_make_an_old_serial_new() {
+    let (server, _reports) = Server::new();
+    let (address, _task) = serve(&server).await;
+    server.publish(vec![routes("a/x", 9, 0)]);
+    let client = Client::start(gateway(&[&address]));
+    let mut table = client.table();
+    until(&mut table, "serial 9", |t| t.live && t.routes.len() == 1).await;
+    server.publish(Vec::new());
+    until(&mut table, "gone", |t| t.routes.is_empty()).await;
+    server.publish(vec![routes("a/x", 8, 50), routes("a/y", 1, 0)]);
+    let seen = until(&mut table, "the other one", |t| t.routes.contains_key(&"a/y".into())).await;
+    assert_eq!(weight(&seen, "a/x"), None, "an old cache does not bring a weight back");
+    tokio::time::advance(Duration::from_secs(31)).await;
+    server.publish(vec![routes("a/x", 1, 0)]);
+    until(&mut table, "made anew", |t| weight(t, "a/x") == Some(0)).await;
+}
+
 #[tokio::test]
 async fn a_resumed_stream_sends_only_what_differs() {
     let (server, _reports) = Server::new();
