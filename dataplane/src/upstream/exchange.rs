@@ -152,8 +152,10 @@ impl<'a> Exchange<'a> {
     }
 
     fn finish(&mut self, conn: Box<Conn>, head: parse::Head) -> Response<Incoming> {
-        // An answer before the request's end leaves the connection within a request.
-        let keep = head.keep_alive && self.sent && conn.is_flushed() && self.broken.is_none();
+        // An answer before the request's end leaves the connection within a request. After a 500 some engines
+        // (those on uvicorn) close a moment later without having said so, and the next request would break on it.
+        let failed = head.status == http::StatusCode::INTERNAL_SERVER_ERROR;
+        let keep = head.keep_alive && !failed && self.sent && conn.is_flushed() && self.broken.is_none();
         let content_type = head.headers.get(header::CONTENT_TYPE);
         let events = content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
         let keep = keep.then(|| Rc::clone(self.endpoint));

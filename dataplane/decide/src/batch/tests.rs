@@ -153,6 +153,16 @@ fn what_is_doubtful_goes_alone() {
     }
 }
 
+/// Triton's own client says so with every tensor.
+#[test]
+fn who_says_no_to_binary_tensors_is_merged() {
+    let body = r#"{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[1]}],
+        "outputs":[{"name":"y","parameters":{"binary_data" : false}}],"parameters":{"binary_data_output":false}}"#;
+    assert!(read(Form::V2, body).is_some());
+    assert!(read(Form::V2, &body.replacen("false", "true", 1)).is_none());
+    assert!(read(Form::V2, &body.replace("output\":false", "output\":true")).is_none());
+}
+
 /// proves B.5
 #[test]
 fn a_count_that_disagrees_names_both() {

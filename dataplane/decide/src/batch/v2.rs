@@ -143,9 +143,15 @@ impl Reading {
 }
 
 /// Whether parameters ask for tensors behind the JSON (`binary_data`, `binary_data_output`, `binary_data_size`),
-/// which can't be taken apart here.
+/// which can't be taken apart here. Triton's own client says `"binary_data": false` with every tensor.
 fn wants_binary(value: &[u8]) -> bool {
-    memchr::memmem::find(value, b"\"binary_data").is_some()
+    memchr::memmem::find_iter(value, b"\"binary_data").any(|at| {
+        let rest = value.get(at + 1..).unwrap_or_default();
+        let mut parts = rest.splitn(2, |byte| *byte == b'"');
+        let (_name, after) = (parts.next(), parts.next().unwrap_or_default());
+        let after = after.trim_ascii_start().strip_prefix(b":").unwrap_or_default().trim_ascii_start();
+        !after.starts_with(b"false")
+    })
 }
 
 /// The place of a field together with one of the commas beside it. `None`: it is the only field.
