@@ -6,7 +6,7 @@ mod running;
 use running::{Up, deployment, kill, wait_until};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -91,7 +91,19 @@ fn whole(mut stream: TcpStream) -> String {
 
 fn answers(address: &str) -> bool {
     let answer = whole(ask(address, 2));
-    answer.starts_with("HTTP/1.1 200") && answer.contains("data: [DONE]")
+    let well = answer.starts_with("HTTP/1.1 200") && answer.contains("data: [DONE]");
+    if !well {
+        println!("{answer}");
+    }
+    well
+}
+
+/// What the gateway's admin port says of it.
+fn status(admin: &str) -> String {
+    let mut stream = TcpStream::connect(admin).unwrap();
+    stream.set_read_timeout(Some(running::PATIENCE)).unwrap();
+    write!(stream, "GET /status HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    whole(stream)
 }
 
 #[test]
@@ -139,11 +151,15 @@ fn a_killed_sidecar_and_a_killed_engine_are_back_and_requests_go_on() {
     let mut up = place.up(&["--load", "20"]);
     let at = address(&up.line(&["available"]));
     up.ever(&["2/2 replicas ready"]);
+    let admin = address(&up.ever(&["metrics http://"])).replace("/metrics", "");
+    // Ready is what `up` knows; the gateway hears of it a moment later.
+    wait_until("the gateway knows both", || status(&admin).matches("\"address\"").count() >= 2);
     let engines = up.processes("engine-sim");
     let sidecars = up.processes("outrigger-sidecar");
     // From the moment that it is gone, and before anybody has noticed: no request that it had not begun to read
     // fails, as it was never sent.
-    let gone = |pid: i32| wait_until("it is gone", || !running::processes(&up.marker).contains(&pid));
+    // (A dying process loses its memory first and its sockets last: it is gone when it has been reaped.)
+    let gone = |pid: i32| wait_until("it is gone", || !Path::new(&format!("/proc/{pid}")).exists());
     let sidecar = *sidecars.iter().next().unwrap();
     kill(sidecar);
     gone(sidecar);
@@ -154,7 +170,7 @@ fn a_killed_sidecar_and_a_killed_engine_are_back_and_requests_go_on() {
     assert_eq!(up.processes("engine-sim"), engines);
     let engine = *engines.iter().next().unwrap();
     kill(engine);
-    wait_until("it is gone", || !running::processes(&up.marker).contains(&engine));
+    gone(engine);
     assert!((0..40).all(|_| answers(&at)), "{}", up.said());
     up.line(&["2/2 replicas ready"]);
     up.ever(&["EngineEnded"]);
