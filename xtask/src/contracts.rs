@@ -70,22 +70,28 @@ fn contract(line: &str) -> Option<Id> {
     Id::parse(line.trim_start().strip_prefix("- **")?.split_once("**")?.0)
 }
 
-/// The lines that this file's tests prove, each with the name of its test.
+/// The lines that this file's tests prove, each with the name of its test. A comment over what is no test proves
+/// nothing.
 fn proofs(text: &str) -> Vec<(Id, String)> {
     let mut found = Vec::new();
     let mut waiting: Vec<Id> = Vec::new();
+    let mut is_test = false;
     for line in text.lines() {
         let line = line.trim_start();
+        is_test |= ["#[test", "#[tokio::test"].iter().any(|mark| line.starts_with(mark));
         let comment = ["///", "//!", "#", "\"\"\""].iter().find_map(|mark| line.strip_prefix(mark));
         if let Some((_, rest)) = comment.and_then(|comment| comment.split_once("proves ")) {
             let words = rest.split([' ', ',']).filter(|word| !word.is_empty());
             waiting.extend(words.map_while(|word| Id::parse(word.trim_end_matches(['.', ':', ';']))));
         }
-        let name = line.split_once("fn ").or_else(|| line.split_once("def ")).map(|(_, rest)| rest);
-        if let Some(name) = name.filter(|_| comment.is_none() && !waiting.is_empty()) {
-            let name = name.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or(name);
-            found.extend(waiting.drain(..).map(|id| (id, name.to_owned())));
+        let (function, script) = (line.split_once("fn "), line.split_once("def "));
+        let Some((_, name)) = function.or(script).filter(|_| comment.is_none()) else { continue };
+        let name = name.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or(name);
+        let proven = waiting.drain(..).map(|id| (id, name.to_owned()));
+        if is_test || script.is_some() {
+            found.extend(proven);
         }
+        is_test = false;
     }
     found
 }
@@ -117,6 +123,11 @@ mod tests {
         let text = "/// Something. proves R.1, R.12\n#[test]\nfn it_holds() {}\n\n/// proves nothing\nfn other() {}\n";
         let found = proofs(text);
         assert_eq!(found, [(Id('R', 1), "it_holds".to_owned()), (Id('R', 12), "it_holds".to_owned())]);
+    }
+
+    #[test]
+    fn what_is_no_test_proves_nothing() {
+        assert_eq!(proofs("/// proves R.1\nfn helper() {}\n#[test]\nfn it_holds() {}\n"), []);
     }
 
     #[test]
