@@ -251,6 +251,25 @@ fn a_program_that_is_not_there_blocks() {
     up.gone();
 }
 
+#[test]
+fn a_first_revision_that_crashes_for_ever_settles_as_blocked() {
+    for (name, engine, words) in [
+        ("false", "{process: {command: \"false\"}}", "exited with code 1"),
+        (
+            "taken",
+            "{process: {command: sh, args: [-c, \"echo address already in use; exit 3\"]}}",
+            "address already in use",
+        ),
+    ] {
+        let place = Place::new(name);
+        place.declare(engine, "  rollout: {progressDeadline: 2s}\n");
+        let mut up = place.up(&["--exit-when-settled"]);
+        up.line(&["blocked", "became ready within 2s", words]);
+        assert_eq!(up.end().code(), Some(4), "{}", up.said());
+        up.gone();
+    }
+}
+
 /// A broken edit changes nothing, a hot one restarts nothing, and one of the engine is tried, then promoted by a
 /// swap of names.
 ///

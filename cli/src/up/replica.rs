@@ -290,7 +290,9 @@ impl Pod {
             self.tell("engine", "EngineEnded", engine_now.ended.clone(), engine_told);
             let runs = sidecar_now.pid.is_some() && engine_now.pid.is_some();
             let ready = runs && self.is_ready().await;
-            let trouble = sidecar_now.trouble.clone().map(blocking).or_else(|| engine_now.trouble.clone());
+            let own =
+                engine_now.trouble.clone().or_else(|| engine_now.ended_by_itself("engine", &self.make.id));
+            let trouble = sidecar_now.trouble.clone().map(blocking).or(own);
             self.account(ready, &engine_now.restarts, trouble);
         }
     }

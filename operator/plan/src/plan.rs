@@ -70,7 +70,7 @@ pub enum Outcome {
     Serving,
     /// The declared revision failed and was rolled back; another spec is waited for.
     RolledBack,
-    /// A replica can't be had: a port, a program.
+    /// A replica can't be had: a port, a program. Or the first revision has no ready one after its deadline.
     Blocked,
 }
 

@@ -5,6 +5,7 @@ use crate::rollout::{Rollout, after, counted};
 use crate::world::Phase;
 use jiff::Timestamp;
 use outrigger_crds::{Condition, ModelDeploymentStatus, Time};
+use outrigger_wire::RevisionId;
 
 /// A condition as it is now.
 struct Finding {
@@ -80,10 +81,11 @@ fn lack(rollout: &mut Rollout<'_>) {
     let lacking = rollout.replicas(&id).filter(|r| r.phase != Phase::Ready).map(|r| r.created).min();
     let since = starting.map(|starting| starting.since).or(lacking).or(rollout.status.changed);
     let deadline = since.map(|since| after(since, limit));
-    let blocker = rollout.blocker(&id);
     let over = deadline.is_some_and(|deadline| rollout.now >= deadline);
-    if over && blocker.is_some() {
-        rollout.blocked = blocker;
+    let blocker = rollout.blocker(&id);
+    let lost = if over { blocker.clone().or_else(|| never_started(rollout, &id)) } else { None };
+    if let Some(why) = lost {
+        rollout.blocked = Some(why);
         return;
     }
     if !over {
@@ -91,9 +93,37 @@ fn lack(rollout: &mut Rollout<'_>) {
     }
     let (what, why) = match blocker {
         Some(blocker) => ("capacity", blocker),
-        None => ("replicas", format!("{ready} of {} of revision {id} are ready", counted(all, "replica"))),
+        None => {
+            let trouble = suffix(rollout.trouble(&id));
+            let count = counted(all, "replica");
+            ("replicas", format!("{ready} of {count} of revision {id} are ready{trouble}"))
+        }
     };
     rollout.waiting.push(Waiting { what: what.into(), why, until: deadline.filter(|_| !over) });
+}
+
+/// Why nothing serves, where no replica of this revision has been ready yet: it is tried further, and nobody need
+/// wait for it. A canary is judged instead, and what was ready once is known to start. Whoever begins anew with
+/// new replicas gives them the whole deadline.
+fn never_started(rollout: &mut Rollout<'_>, id: &RevisionId) -> Option<String> {
+    let fresh = |r: &crate::Replica| matches!(r.phase, Phase::Pending | Phase::Starting);
+    let was_ready = rollout.status.starting.is_none() && !rollout.replicas(id).all(fresh);
+    if was_ready || rollout.ready(id) > 0 || rollout.status.canary.is_some() {
+        return None;
+    }
+    let limit = rollout.world.spec.spec.rollout.progress_deadline;
+    let end = after(rollout.replicas(id).map(|r| r.created).min()?, limit);
+    if rollout.now < end {
+        rollout.edges.push(end);
+        return None;
+    }
+    let trouble = suffix(rollout.trouble(id));
+    Some(format!("no replica of revision {id} became ready within {limit}{trouble}"))
+}
+
+/// `: what is wrong`, where that is known.
+fn suffix(trouble: Option<String>) -> String {
+    trouble.map(|trouble| format!(": {trouble}")).unwrap_or_default()
 }
 
 fn available(rollout: &Rollout<'_>) -> Finding {
@@ -120,14 +150,7 @@ fn progressing(rollout: &Rollout<'_>) -> Finding {
         return of(false, "Blocked", blocked.clone());
     }
     if let Some(starting) = &status.starting {
-        let limit = rollout.world.spec.spec.rollout.progress_deadline;
-        let text = |words: &str| format!("revision {} {words}", starting.revision);
-        return match rollout.now < after(starting.since, limit) {
-            true => of(true, "Starting", text("is starting")),
-            false => {
-                of(false, "ProgressDeadlineExceeded", text(&format!("has no ready replica after {limit}")))
-            }
-        };
+        return of(true, "Starting", format!("revision {} is starting", starting.revision));
     }
     if let Some(canary) = &status.canary {
         return of(true, "Canary", format!("revision {} is tried", canary.revision));

@@ -102,7 +102,7 @@ pub enum Phase {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Trouble {
-    /// One word for conditions and events: `PortInUse`, `ProgramNotFound`, `CrashLoop`, `WarmUpFailed`.
+    /// One word for conditions and events: `PortInUse`, `ProgramNotFound`, `ProgramEnded`, `CrashLoop`, `WarmUpFailed`.
     pub reason: String,
     /// In words that a user understands.
     pub message: String,

@@ -181,6 +181,15 @@ impl Rollout<'_> {
         own.or(self.world.capacity.missing.first()).map(|trouble| trouble.message.clone())
     }
 
+    /// What is wrong with a revision's replicas, whether or not that keeps them from being had.
+    pub(crate) fn trouble(&self, id: &RevisionId) -> Option<String> {
+        let waits = |r: &&crate::Replica| r.phase != crate::Phase::Ready;
+        self.replicas(id)
+            .filter(waits)
+            .find_map(|r| r.trouble.as_ref())
+            .map(|trouble| trouble.message.clone())
+    }
+
     /// Whether the canary goes on.
     fn next(&mut self, canary: &Canary) -> Next {
         if canary.passed.is_some() {

@@ -1,8 +1,8 @@
 //! Single worlds that tell something: `cases/*.yaml`, each with its plan beside it as a snapshot.
 
-use crate::World;
 use crate::check::check;
 use crate::plan::{Outcome, Plan, plan};
+use crate::{Phase, World};
 use jiff::Timestamp;
 use outrigger_verdict::Delta;
 use outrigger_wire::{BasisPoints, GAPS, GapCounts, RevisionReport, Stratum, StratumReport, document};
@@ -143,6 +143,34 @@ fn what_cannot_be_had_blocks_and_what_does_not_start_fails() {
     assert!(plan.status.failed.is_empty());
     let (_, plan) = case("11_no_progress");
     assert_eq!((plan.outcome, told(&plan)), (Outcome::RolledBack, vec!["RolledBack"]));
+}
+
+/// The first revision, which nothing can be rolled back to: it is said why, it is tried further, and what gets
+/// ready after all serves.
+#[test]
+fn a_first_revision_that_never_starts_blocks_and_goes_on() {
+    let (mut world, planned) = case("17_first_never_starts");
+    assert_eq!((planned.outcome, told(&planned)), (Outcome::Blocked, vec!["Blocked"]));
+    let message = &planned.events[0].message;
+    assert!(message.contains("within 1m") && message.contains("exited with code 1: no weights"), "{message}");
+    assert_eq!(replicas(&planned), [2], "it is tried further");
+    assert_eq!(plan(&world, after(-1)).outcome, Outcome::Starting);
+    assert_eq!(plan(&world, after(-1)).wake_at, Some(after(-1)), "the trouble is told before");
+    world.status = planned.status;
+    let again = plan(&world, after(5));
+    assert_eq!((again.outcome, again.status == world.status), (Outcome::Blocked, true));
+    // Begun anew, on one machine: the replicas are new and have the deadline of their own.
+    let mut anew = world.clone();
+    anew.replicas.iter_mut().for_each(|replica| replica.created = after(5));
+    assert_eq!(plan(&anew, after(64)).outcome, Outcome::Starting);
+    assert_eq!(plan(&anew, after(65)).outcome, Outcome::Blocked);
+    anew.replicas.clear();
+    assert_eq!(plan(&anew, after(5)).outcome, Outcome::Starting);
+    (world.replicas[0].phase, world.replicas[0].trouble) = (Phase::Ready, None);
+    let cleared = plan(&world, after(9));
+    assert_eq!(told(&cleared), ["Serving", "Unblocked"]);
+    assert_eq!(check(&world, &cleared, after(9)), Vec::<String>::new());
+    assert!(cleared.status.stable.is_some());
 }
 
 /// proves R.4
