@@ -101,7 +101,10 @@ async fn call(upstream: &Upstream, companions: &[&Companion]) -> Result<(respons
     let mut body = RequestBody::full(merged);
     let (answer, mut token) = upstream.send(&head, &mut body, token, Instant::now()).await?;
     let (head, incoming) = answer.into_parts();
-    let bytes = incoming.read(MAX_ANSWER).await.map_err(Failure::Upstream)?;
+    let bytes = incoming.read(MAX_ANSWER).await.map_err(|error| {
+        upstream.failed(&error);
+        Failure::Upstream(error)
+    })?;
     token.answered();
     Ok((head, bytes))
 }

@@ -119,7 +119,11 @@ impl Healer {
         let Ok(done) = done else { return };
         match done {
             Done::Event(event) => self.step(event),
-            Done::HoldEnded(number) if number == self.hold => self.step(Event::HoldEnded),
+            Done::HoldEnded(number) if number == self.hold => {
+                // What it means depends on the work that is in the engine at this moment.
+                self.step(Event::Load(self.shared.load()));
+                self.step(Event::HoldEnded);
+            }
             Done::HoldEnded(_) => {}
             Done::Dialled(Ok(stream)) => {
                 self.hold(stream);

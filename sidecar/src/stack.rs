@@ -61,7 +61,7 @@ impl body::Hooks for Passing {
         match end {
             End::Complete => self.token.answered(),
             End::ClientGone => self.upstream.metrics().left_in_flight.inc(),
-            End::Broke(_) => {}
+            End::Broke(error) => self.upstream.failed(&error),
         }
     }
 }

@@ -87,7 +87,7 @@ impl Upstream {
     ///
     /// # Errors
     ///
-    /// See [`Failure`]; of a refused connection, the judgement of the engine's health hears at once.
+    /// See [`Failure`]; of a refused or broken connection, the judgement of the engine's health hears at once.
     pub(crate) async fn send(
         &self,
         head: &Parts,
@@ -110,12 +110,20 @@ impl Upstream {
                 Ok((answer, token))
             }
             Err(error) => {
-                if error.cause() == Cause::NeverSent(NeverSent::Refused) {
-                    // One that finds the channel full is one of many alike.
-                    let _ = self.shared.hints.try_send(Event::Refused);
-                }
+                self.failed(&error);
                 Err(Failure::Upstream(error))
             }
         }
+    }
+
+    /// Tells the judgement of the engine's health of what this failure says about it.
+    pub(crate) fn failed(&self, error: &Error) {
+        let hint = match error.cause() {
+            Cause::NeverSent(NeverSent::Refused) => Event::Refused,
+            Cause::BrokeBeforeFirstByte | Cause::BrokeMidStream => Event::Broke,
+            _ => return,
+        };
+        // One that finds the channel full is one of many alike.
+        let _ = self.shared.hints.try_send(hint);
     }
 }

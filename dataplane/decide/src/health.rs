@@ -16,17 +16,19 @@
 //! inference decides. An engine that refuses because it is busy is alive.
 //!
 //! An engine is ready when it has answered a real inference since it last started. A restart is noticed by a
-//! refused connection or by the end of a connection that is held open for this: the engine's *incarnation* grows,
-//! and neither "warmed up" nor "stuck" is inherited.
+//! refused connection, or by the end of a connection that is held open for this together with what it is found to
+//! be then (see [`doubt`]): the engine's *incarnation* grows, and neither "warmed up" nor "stuck" is inherited.
 
 use outrigger_wire::EngineState;
 use std::time::{Duration, Instant};
 
+mod doubt;
 mod hold;
 #[cfg(test)]
 mod tests;
 mod work;
 
+use doubt::{Doubt, Stage};
 use hold::Hold;
 pub use work::Work;
 
@@ -99,6 +101,8 @@ pub enum Event {
     HoldEnded,
     /// A request's connection to the engine was refused.
     Refused,
+    /// A request's connection to the engine broke while the engine had the request.
+    Broke,
     /// What [`Action::AskReady`] came to.
     AskedReady(u64, Answer),
     /// What [`Action::WarmUp`] came to.
@@ -151,6 +155,10 @@ pub struct Health {
     state: EngineState,
     incarnation: u64,
     hold: Hold,
+    /// Whether this still is the run that was warmed up, while that is not certain.
+    doubt: Option<Doubt>,
+    /// When a request's connection last broke.
+    broke: Option<Instant>,
     /// When the engine is next asked whether it is up, or warmed up.
     next_ask: Option<Instant>,
     asking_since: Option<Instant>,
@@ -175,6 +183,8 @@ impl Health {
             state: EngineState::Starting,
             incarnation: 0,
             hold: Hold::new(now),
+            doubt: None,
+            broke: None,
             next_ask: None,
             asking_since: None,
             failed_asks: 0,
@@ -217,17 +227,14 @@ impl Health {
             Event::Tick => {}
             Event::Settings(settings) => self.settings = settings,
             Event::Dialled(Dial::Taken) => self.connected(now),
-            Event::Dialled(Dial::Failed) => self.hold.failed(now),
+            Event::Dialled(Dial::Failed) => self.dial_failed(now),
             Event::Dialled(Dial::Refused) => {
                 self.hold.lost(now);
                 self.hold.failed(now);
                 self.gone();
             }
-            Event::HoldEnded => {
-                if self.hold.ended(now) {
-                    self.gone();
-                }
-            }
+            Event::HoldEnded => self.hold_ended(now),
+            Event::Broke => self.request_broke(now),
             Event::Refused => {
                 self.hold.lost(now);
                 self.gone();
@@ -246,7 +253,10 @@ impl Health {
         }
         match self.state {
             EngineState::Starting | EngineState::Warming => self.ask(now, &mut actions),
-            EngineState::Ready | EngineState::Stalled => self.judge(now, &mut actions),
+            EngineState::Ready | EngineState::Stalled => {
+                self.ask(now, &mut actions);
+                self.judge(now, &mut actions);
+            }
             EngineState::Gone => {}
         }
         actions
@@ -256,7 +266,10 @@ impl Health {
     /// when something happens.
     pub fn wake_at(&self, now: Instant) -> Option<Instant> {
         let watching = match self.state {
-            EngineState::Starting | EngineState::Warming => self.next_ask,
+            // An answer that is waited for comes by itself.
+            EngineState::Starting | EngineState::Warming => {
+                self.next_ask.filter(|_| self.asking_since.is_none())
+            }
             EngineState::Ready if self.load.in_flight == 0 => None,
             // Often enough that each rung is climbed when it is due, seldom enough to cost nothing.
             EngineState::Ready | EngineState::Stalled => {
@@ -281,12 +294,18 @@ impl Health {
     fn connected(&mut self, now: Instant) {
         self.hold.held(now);
         if matches!(self.state, EngineState::Starting | EngineState::Gone) && self.next_ask.is_none() {
-            self.incarnation += 1;
-            self.state = EngineState::Starting;
-            self.failed_asks = 0;
-            self.next_ask = Some(now);
-            self.counters = None;
+            self.begin(now);
         }
+        self.dialled_in_doubt(now);
+    }
+
+    /// A new run of the engine, of which nothing is known yet.
+    fn begin(&mut self, now: Instant) {
+        self.incarnation += 1;
+        self.state = EngineState::Starting;
+        self.failed_asks = 0;
+        self.next_ask = Some(now);
+        self.counters = None;
     }
 
     /// This run of the engine is over, as far as can be told. What was known of it holds no longer.
@@ -294,6 +313,8 @@ impl Health {
         if self.incarnation > 0 {
             self.state = EngineState::Gone;
         }
+        self.doubt = None;
+        self.hold.forget();
         self.next_ask = None;
         self.asking_since = None;
         self.asked = Asked::default();
@@ -306,6 +327,7 @@ impl Health {
             self.asking_since = Some(now);
             actions.push(match self.state {
                 EngineState::Warming => Action::WarmUp(self.incarnation),
+                _ if self.doubts(Stage::Inferring) => Action::WarmUp(self.incarnation),
                 _ => Action::AskReady(self.incarnation),
             });
         }
@@ -318,6 +340,9 @@ impl Health {
     }
 
     fn asked_ready(&mut self, answer: Answer, now: Instant, actions: &mut Vec<Action>) {
+        if self.doubts(Stage::Asking) {
+            return self.asked_in_doubt(answer, now, actions);
+        }
         if self.state != EngineState::Starting {
             return;
         }
@@ -331,6 +356,9 @@ impl Health {
     }
 
     fn warmed_up(&mut self, answer: Answer, now: Instant) {
+        if self.doubts(Stage::Inferring) {
+            return self.inferred_in_doubt(answer, now);
+        }
         if self.state != EngineState::Warming {
             return;
         }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -35,6 +35,15 @@ pub(crate) enum Mode {
     Odd,
 }
 
+/// Which connections the engine closes, while it goes on listening.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Close {
+    /// Those on which nothing was ever sent, as a server closes idle ones.
+    Silent,
+    /// All, as a process that ends and is there again at once.
+    All,
+}
+
 /// One request as the engine saw it.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
@@ -57,6 +66,8 @@ pub(crate) struct Told {
     calls: Mutex<Vec<Call>>,
     inside: watch::Sender<usize>,
     cancelled: watch::Sender<usize>,
+    close: watch::Sender<Close>,
+    closed: AtomicUsize,
 }
 
 /// The engine, on a thread of its own. Dropping it is a crash: its listener and every connection close.
@@ -86,6 +97,8 @@ impl Fake {
             calls: Mutex::default(),
             inside: watch::channel(0).0,
             cancelled: watch::channel(0).0,
+            close: watch::channel(Close::Silent).0,
+            closed: AtomicUsize::new(0),
         });
         let (stop, stopped) = oneshot::channel::<()>();
         let seen = told.clone();
@@ -123,6 +136,16 @@ impl Fake {
         *self.told.cancelled.borrow()
     }
 
+    /// Closes these connections once.
+    pub(crate) fn close_connections(&self, which: Close) {
+        self.told.close.send_replace(which);
+    }
+
+    /// Connections that were closed by order.
+    pub(crate) fn closed(&self) -> usize {
+        self.told.closed.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn close(&self) {
         self.told.open.send_replace(false);
     }
@@ -154,13 +177,26 @@ async fn serve(listener: tokio::net::TcpListener, told: Arc<Told>) {
         let Ok((stream, _)) = listener.accept().await else { continue };
         let told = told.clone();
         connections.spawn(async move {
+            let silent = AtomicBool::new(true);
             let service = service_fn(|request| {
+                silent.store(false, Ordering::Relaxed);
                 let told = told.clone();
                 async move { Ok::<_, Infallible>(answer(&told, request).await) }
             });
-            let _ = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            let mut close = told.close.subscribe();
+            let ordered = async {
+                while close.changed().await.is_ok() {
+                    if *close.borrow_and_update() == Close::All || silent.load(Ordering::Relaxed) {
+                        told.closed.fetch_add(1, Ordering::Relaxed);
+                        return;
+                    }
+                }
+            };
+            let http = hyper::server::conn::http1::Builder::new();
+            tokio::select! {
+                _ = http.serve_connection(TokioIo::new(stream), service) => {}
+                () = ordered => {}
+            }
         });
     }
 }

@@ -1,7 +1,7 @@
 //! The engine's health, through real sockets.
 
 use crate::client::{ask, until};
-use crate::fake::{Fake, Mode};
+use crate::fake::{Close, Fake, Mode};
 use crate::world::{World, plain, v2};
 use outrigger_wire::{Period, Serving};
 use std::io::{BufRead, BufReader, Write};
@@ -73,6 +73,51 @@ fn a_crash_is_noticed_at_once_and_a_new_run_is_warmed_up_anew() {
         (world.state().as_str(), world.status()["engine"]["incarnation"].as_u64()),
         ("warming", Some(2))
     );
+    world.engine.open();
+    world.until_state("ready");
+    assert_eq!(world.post(INFER, &v2(&[1], None)).status, 200);
+}
+
+fn incarnation(world: &World) -> Option<u64> {
+    world.status()["engine"]["incarnation"].as_u64()
+}
+
+/// proves H.1
+#[test]
+fn an_engine_that_closes_idle_connections_is_held_by_fresh_ones() {
+    let world = World::start(plain());
+    let served = || {
+        let reply = world.post(INFER, &v2(&[1], None));
+        assert_eq!((reply.status, reply.reason(), world.state().as_str()), (200, "", "ready"));
+    };
+    let before = world.engine.warm_ups();
+    world.engine.close_connections(Close::Silent);
+    until("the engine is asked for an inference", || {
+        served();
+        world.engine.closed() == 1 && world.engine.warm_ups() == before + 1
+    });
+    // The next end is known for what it is.
+    world.engine.close_connections(Close::Silent);
+    until("the fresh connection is closed too", || {
+        served();
+        world.engine.closed() == 2
+    });
+    served();
+    // Any time as anything but ready would have begun another run.
+    assert_eq!((world.state().as_str(), incarnation(&world)), ("ready", Some(1)));
+}
+
+/// proves H.4
+#[test]
+fn a_crash_under_load_is_a_new_run_though_the_listener_never_left() {
+    let world = World::start(plain());
+    let inside = world.occupy();
+    world.engine.close_connections(Close::All);
+    let reply = inside.join().unwrap();
+    assert!(matches!(reply.status, 502 | 503), "{}", reply.status);
+    until("the new run is warmed up", || world.engine.warm_ups() == 2);
+    assert_eq!((world.state().as_str(), incarnation(&world)), ("warming", Some(2)));
+    assert_eq!(world.post(INFER, &v2(&[1], None)).reason(), "engine_warming");
     world.engine.open();
     world.until_state("ready");
     assert_eq!(world.post(INFER, &v2(&[1], None)).status, 200);

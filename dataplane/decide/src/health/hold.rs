@@ -1,9 +1,9 @@
 //! The connection that is held open to notice the engine's restart.
 //!
-//! A connection on which nothing is sent ends when the process at the other end ends, so its end is taken for a
-//! restart. Some engines also close idle connections after a while, so the held one is replaced by a fresh one well
-//! before [`USUAL_HOLD`], and there is always one whose end means something. An engine that is less patient is
-//! given away by the next connection being taken at once; from then on it is replaced before that time.
+//! A connection on which nothing is sent ends when the process at the other end ends, so its end raises a doubt.
+//! Many engines also close idle connections after a while, so the held one is replaced by a fresh one well before
+//! [`USUAL_HOLD`], and there is always one whose end means something. An engine that is less patient gives itself
+//! away when an end turns out not to have been a restart; from then on it is replaced before that time.
 
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ pub(super) struct Hold {
     dialling: bool,
     next_dial: Option<Instant>,
     pause: Duration,
-    /// How long the last connection lasted that ended; forgotten where the engine was gone after it.
+    /// How long the longest connection lasted of those whose ends are not explained yet.
     ended_after: Option<Duration>,
     /// For how long the engine leaves an idle connection alone, as far as is known.
     lasts: Duration,
@@ -61,12 +61,39 @@ impl Hold {
     /// The engine took the connection.
     pub(super) fn held(&mut self, now: Instant) {
         self.dialling = false;
-        self.pause = FIRST_PAUSE;
-        if let Some(lasted) = self.ended_after.take() {
-            self.lasts = self.lasts.min(lasted);
+        if self.ended_after.is_none() {
+            self.pause = FIRST_PAUSE;
         }
         self.since = Some(now);
-        self.next_dial = (self.lasts >= SHORTEST_HOLD).then(|| now + self.lasts * 3 / 4);
+        self.renew();
+    }
+
+    fn renew(&mut self) {
+        if let Some(since) = self.since {
+            self.next_dial = (self.lasts >= SHORTEST_HOLD).then(|| since + self.lasts * 3 / 4);
+        }
+    }
+
+    /// Whether there is a connection now.
+    pub(super) fn is_held(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// The ends were the engine's way with idle connections. One that was thought to leave none open is known
+    /// better once one has lasted.
+    pub(super) fn learn(&mut self) {
+        let Some(lasted) = self.ended_after.take() else { return };
+        let before = if self.lasts < SHORTEST_HOLD { USUAL_HOLD } else { self.lasts };
+        self.lasts = before.min(lasted);
+        self.pause = FIRST_PAUSE;
+        if !self.dialling {
+            self.renew();
+        }
+    }
+
+    /// The ends say nothing about the engine's way with idle connections: it was gone.
+    pub(super) fn forget(&mut self) {
+        self.ended_after = None;
     }
 
     /// The engine didn't take the connection. One that is held still is.
@@ -76,16 +103,24 @@ impl Hold {
         self.pause = (self.pause * 3 / 2).min(LAST_PAUSE);
     }
 
-    /// The held connection ended. Returns whether that is taken for the end of the engine.
+    /// The held connection ended. Returns whether that may be the end of the engine.
     pub(super) fn ended(&mut self, now: Instant) -> bool {
-        let lasted = self.since.take().map(|since| now.saturating_duration_since(since));
-        if self.lasts < SHORTEST_HOLD {
+        // One that was given up already says nothing more, and the next is under way.
+        let Some(since) = self.since.take() else { return false };
+        let lasted = now.saturating_duration_since(since);
+        let short = lasted < SHORTEST_HOLD;
+        if short && self.lasts < SHORTEST_HOLD {
             // Try again seldom: it may be another program by now.
             self.next_dial = Some(now + Duration::from_secs(60));
             return false;
         }
-        self.ended_after = lasted;
         self.next_dial = Some(now);
+        if short && self.ended_after.is_some() {
+            // One end after the other, before the first is explained.
+            self.next_dial = Some(now + self.pause);
+            self.pause = (self.pause * 3 / 2).min(LAST_PAUSE);
+        }
+        self.ended_after = self.ended_after.max(Some(lasted));
         true
     }
 

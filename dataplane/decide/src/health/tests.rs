@@ -113,9 +113,10 @@ fn a_crash_is_noticed_on_the_first_refused_connection() {
     case.come_up();
     assert_eq!(case.health.incarnation(), 2);
     let mut case = Case::ready();
-    case.tell(Event::HoldEnded);
+    case.tell(Event::HoldEnded).tell(Event::Dialled(Dial::Refused));
     assert_eq!(case.health.state(), EngineState::Gone);
-    case.tell(Event::Dialled(Dial::Taken));
+    case.now += SECOND;
+    case.tell(Event::Tick).tell(Event::Dialled(Dial::Taken));
     case.tell(Event::AskedReady(2, Answer::Good)).tell(Event::WarmedUp(1, Answer::Good));
     assert_eq!(case.health.state(), EngineState::Warming, "the old run's warm-up doesn't count");
 }
@@ -258,15 +259,29 @@ fn a_changed_bound_holds_at_once() {
     assert_eq!(case.health.state(), EngineState::Stalled);
 }
 
+/// An idle end, the next connection taken at once, and what the engine answers to the two questions.
+fn idle_end(case: &mut Case) {
+    let n = case.health.incarnation();
+    case.tell(Event::HoldEnded);
+    assert_eq!((case.health.state(), case.take()), (EngineState::Ready, vec![Action::Dial]));
+    case.tell(Event::Dialled(Dial::Taken));
+    assert_eq!((case.health.state(), case.take()), (EngineState::Ready, vec![Action::AskReady(n)]));
+    case.tell(Event::AskedReady(n, Answer::Good));
+    assert_eq!((case.health.state(), case.take()), (EngineState::Ready, vec![Action::WarmUp(n)]));
+    case.tell(Event::WarmedUp(n, Answer::Good));
+    assert_eq!(
+        (case.health.state(), case.health.incarnation(), case.take()),
+        (EngineState::Ready, n, vec![])
+    );
+}
+
+/// proves H.1
 #[test]
 fn an_engine_that_closes_idle_connections_is_held_by_fresh_ones() {
     let mut case = Case::ready();
-    case.pass(12).tell(Event::HoldEnded);
-    assert_eq!(case.take(), [Action::Dial]);
-    case.tell(Event::Dialled(Dial::Taken));
-    case.tell(Event::AskedReady(2, Answer::Good)).tell(Event::WarmedUp(2, Answer::Good));
+    case.pass(12);
+    idle_end(&mut case);
     assert_eq!(case.health.wake_at(case.now), Some(case.now + 9 * SECOND));
-    case.take();
     for _ in 0..10 {
         case.pass(9);
         assert_eq!(case.take(), [Action::Dial]);
@@ -274,21 +289,125 @@ fn an_engine_that_closes_idle_connections_is_held_by_fresh_ones() {
         case.tell(Event::Dialled(Dial::Failed)).pass(1);
         assert_eq!((case.take(), case.health.state()), (vec![Action::Dial], EngineState::Ready));
         case.tell(Event::Dialled(Dial::Taken));
+        assert_eq!(case.take(), [], "no end, no doubt");
     }
-    assert_eq!((case.health.state(), case.health.incarnation()), (EngineState::Ready, 2));
-    case.tell(Event::HoldEnded);
+    assert_eq!((case.health.state(), case.health.incarnation()), (EngineState::Ready, 1));
+    case.pass(1).tell(Event::HoldEnded).tell(Event::Dialled(Dial::Refused));
     assert_eq!(case.health.state(), EngineState::Gone, "this one meant something");
+}
+
+/// An impatient server that is slow to warm up would otherwise begin anew for ever.
+#[test]
+fn an_idle_end_does_not_interrupt_a_warm_up() {
+    let mut case = Case::new();
+    case.tell(Event::Tick).tell(Event::Dialled(Dial::Taken)).tell(Event::AskedReady(1, Answer::Good)).take();
+    for _ in 0..3 {
+        case.pass(5);
+        assert_eq!(case.health.wake_at(case.now).filter(|at| *at <= case.now), None, "nothing is due");
+        case.tell(Event::HoldEnded).tell(Event::Dialled(Dial::Taken));
+        assert_eq!((case.health.state(), case.health.incarnation()), (EngineState::Warming, 1));
+        case.pass(3).tell(Event::Dialled(Dial::Taken));
+    }
+    case.tell(Event::WarmedUp(1, Answer::Good));
+    assert_eq!(case.health.state(), EngineState::Ready);
+}
+
+/// proves H.4
+#[test]
+fn an_end_whose_next_connection_is_not_taken_is_the_engines_end() {
+    for dial in [Dial::Refused, Dial::Failed] {
+        let mut case = Case::ready();
+        case.pass(12).tell(Event::HoldEnded).tell(Event::Dialled(dial));
+        assert_eq!(case.health.state(), EngineState::Gone, "{dial:?}");
+        case.take();
+        case.now += SECOND;
+        case.come_up();
+        assert_eq!(case.health.incarnation(), 2);
+        // And nothing was learned of its way with idle connections.
+        assert_eq!(case.health.wake_at(case.now), Some(case.now + 21 * SECOND));
+    }
+}
+
+/// proves H.4
+#[test]
+fn a_crash_with_work_in_flight_is_a_new_run_even_if_the_next_connection_is_taken() {
+    let starts = (EngineState::Starting, 2);
+    // The broken request is seen before the end, after it, or after the next connection is taken.
+    for order in 0..3 {
+        let mut case = Case::ready();
+        case.work().pass(3);
+        let events = [Event::HoldEnded, Event::Dialled(Dial::Taken)];
+        for (i, event) in events.into_iter().enumerate() {
+            if i == order {
+                case.tell(Event::Broke);
+            }
+            case.tell(event);
+        }
+        if order == 2 {
+            case.tell(Event::Broke);
+        }
+        // Where the break was known first, the dial had to come again.
+        if case.health.state() == EngineState::Gone {
+            case.tell(Event::Dialled(Dial::Taken));
+        }
+        assert_eq!((case.health.state(), case.health.incarnation()), starts, "order {order}");
+        case.tell(Event::AskedReady(1, Answer::Good)).tell(Event::WarmedUp(1, Answer::Good));
+        assert_eq!((case.health.state(), case.health.incarnation()), starts, "of the old run");
+        case.tell(Event::AskedReady(2, Answer::Good)).tell(Event::WarmedUp(2, Answer::Good));
+        assert_eq!(case.health.state(), EngineState::Ready);
+    }
+    // One request that breaks alone is no crash, and one that broke long ago isn't this one.
+    let mut case = Case::ready();
+    case.tell(Event::Broke).pass(5);
+    assert_eq!(case.health.state(), EngineState::Ready);
+    idle_end(&mut case);
+}
+
+/// proves H.4
+#[test]
+fn a_fast_restart_that_is_not_up_yet_is_warmed_up() {
+    for answer in [Answer::Bad, Answer::Nothing] {
+        let mut case = Case::ready();
+        case.pass(5).tell(Event::HoldEnded).tell(Event::Dialled(Dial::Taken));
+        case.tell(Event::AskedReady(1, answer));
+        assert_eq!((case.health.state(), case.health.incarnation()), (EngineState::Starting, 2));
+        let mut case = Case::ready();
+        case.pass(5).tell(Event::HoldEnded).tell(Event::Dialled(Dial::Taken));
+        case.tell(Event::AskedReady(1, Answer::Good)).tell(Event::WarmedUp(1, answer));
+        assert_eq!((case.health.state(), case.health.incarnation()), (EngineState::Starting, 2));
+        assert!(case.take().contains(&Action::AskReady(2)), "as after any start");
+    }
+}
+
+/// proves H.1
+#[test]
+fn work_that_goes_on_shows_that_it_is_the_same_run() {
+    let mut case = Case::ready();
+    case.work().pass(5).tell(Event::HoldEnded).tell(Event::Dialled(Dial::Taken));
+    case.pass(5).tell(Event::AskedReady(1, Answer::Nothing));
+    assert_eq!((case.health.state(), case.health.incarnation()), (EngineState::Ready, 1));
 }
 
 #[test]
 fn an_engine_that_leaves_no_connection_open_is_not_taken_for_dead() {
     let mut case = Case::ready();
-    case.tell(Event::HoldEnded).tell(Event::Dialled(Dial::Taken));
-    case.tell(Event::AskedReady(2, Answer::Good)).tell(Event::WarmedUp(2, Answer::Good));
+    // Until the first end is explained, the ends that follow neither count nor make a storm.
+    case.tell(Event::HoldEnded).tell(Event::Dialled(Dial::Taken)).take();
+    case.tell(Event::HoldEnded);
+    assert_eq!((case.health.state(), case.take()), (EngineState::Ready, vec![]));
+    assert!(case.health.wake_at(case.now).is_some_and(|at| at > case.now));
+    case.now += SECOND;
+    case.tell(Event::Tick).tell(Event::Dialled(Dial::Taken));
+    assert_eq!(case.take(), [Action::Dial]);
+    case.tell(Event::AskedReady(1, Answer::Good)).tell(Event::WarmedUp(1, Answer::Good)).take();
     for _ in 0..5 {
         case.tell(Event::HoldEnded).pass(61).tell(Event::Dialled(Dial::Taken));
-        assert_eq!((case.health.state(), case.health.incarnation()), (EngineState::Ready, 2));
+        assert_eq!((case.health.state(), case.health.incarnation()), (EngineState::Ready, 1));
+        assert_eq!(case.take(), [Action::Dial]);
     }
+    // Another program may hold connections: the end of one that lasted means something again.
+    case.pass(100).tell(Event::HoldEnded);
+    assert_eq!(case.take(), [Action::Dial]);
     case.tell(Event::Refused);
     assert_eq!(case.health.state(), EngineState::Gone);
 }
