@@ -270,6 +270,30 @@ fn a_first_revision_that_crashes_for_ever_settles_as_blocked() {
     }
 }
 
+/// A gateway that is stopped as soon as it runs never gets routes: nothing serves, and that is no success.
+#[test]
+fn without_a_working_gateway_it_does_not_settle_as_serving() {
+    let place = Place::new("gateway");
+    // The engine starts late enough for the gateway to be stopped before there is anything to serve.
+    let stopped = place.dir.path().join("stopped");
+    let script = format!(
+        "while ! test -e {}; do sleep 0.05; done; exec {} sim --port {{httpPort}} --model demo",
+        stopped.display(),
+        running::BIN
+    );
+    let engine = format!("{{kind: vLLM, process: {{command: sh, args: [-c, \"{script}\"]}}}}");
+    place.declare(&engine, &format!("{ONE}  rollout: {{progressDeadline: 3s}}\n"));
+    let mut up = place.up(&["--exit-when-settled"]);
+    wait_until("the gateway runs", || !up.processes("outrigger-gateway").is_empty());
+    let stop = |pid: i32| Command::new("kill").args(["-STOP", &pid.to_string()]).status().unwrap();
+    assert!(up.processes("outrigger-gateway").into_iter().map(stop).all(|status| status.success()));
+    std::fs::write(&stopped, "").unwrap();
+    up.line(&["blocked", "no gateway has the present routes"]);
+    up.processes("outrigger-gateway").into_iter().for_each(kill);
+    assert_eq!(up.end().code(), Some(4), "{}", up.said());
+    up.gone();
+}
+
 /// A broken edit changes nothing, a hot one restarts nothing, and one of the engine is tried, then promoted by a
 /// swap of names.
 ///

@@ -150,7 +150,7 @@ impl Circle {
             replicas: self.kubelet.observe(),
             reports: &round.gateways,
             live: self.table.live_gateways(),
-            missing: self.kubelet.missing(),
+            gateway: self.kubelet.gateway_trouble(),
             baselines: &round.baselines,
         };
         let replicas = observed.replicas.clone();

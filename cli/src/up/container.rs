@@ -49,10 +49,10 @@ pub(crate) struct State {
 impl State {
     /// What is wrong when the program has last ended without being told to, in words: `the engine of r1 exited
     /// with code 1: no such file`. It may run again by now, and is in trouble until it is known to be well.
-    pub(crate) fn ended_by_itself(&self, part: &str, of: &impl std::fmt::Display) -> Option<Trouble> {
+    pub(crate) fn ended_by_itself(&self, what: &str) -> Option<Trouble> {
         let ended = self.ended.as_ref().filter(|ended| !ended.told)?;
         let last = ended.tail.last().map(|line| format!(": {line}")).unwrap_or_default();
-        let message = format!("the {part} of {of} {}{last}", ended.how);
+        let message = format!("{what} {}{last}", ended.how);
         Some(Trouble { reason: "ProgramEnded".to_owned(), message, blocks: false })
     }
 }

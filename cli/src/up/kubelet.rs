@@ -114,9 +114,11 @@ impl Kubelet {
         self.admin
     }
 
-    /// What keeps the gateway from running.
-    pub(crate) fn missing(&self) -> Vec<Trouble> {
-        self.gateway.iter().filter_map(|gateway| gateway.state().borrow().trouble.clone()).collect()
+    /// What keeps the gateway from running, or how it last ended by itself: whether it serves again is what it
+    /// reports.
+    pub(crate) fn gateway_trouble(&self) -> Option<Trouble> {
+        let state = self.gateway.as_ref()?.state().borrow().clone();
+        state.trouble.clone().or_else(|| state.ended_by_itself("the gateway"))
     }
 
     /// Starts and ends replicas until there are as many of each revision as wanted.

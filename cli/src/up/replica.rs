@@ -290,8 +290,8 @@ impl Pod {
             self.tell("engine", "EngineEnded", engine_now.ended.clone(), engine_told);
             let runs = sidecar_now.pid.is_some() && engine_now.pid.is_some();
             let ready = runs && self.is_ready().await;
-            let own =
-                engine_now.trouble.clone().or_else(|| engine_now.ended_by_itself("engine", &self.make.id));
+            let name = format!("the engine of {}", self.make.id);
+            let own = engine_now.trouble.clone().or_else(|| engine_now.ended_by_itself(&name));
             let trouble = sidecar_now.trouble.clone().map(blocking).or(own);
             self.account(ready, &engine_now.restarts, trouble);
         }

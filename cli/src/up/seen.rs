@@ -66,9 +66,10 @@ fn phase(from: &From<'_>) -> Phase {
         return Phase::Stopping;
     }
     match from.plan.outcome {
-        Outcome::Starting => Phase::Starting,
+        // New routes are on their way to a gateway that serves with the ones before.
+        Outcome::Starting if !available(status) => Phase::Starting,
         // Whoever reads that it is available may call at once.
-        Outcome::Serving if !from.served => Phase::Starting,
+        Outcome::Starting | Outcome::Serving if !from.served => Phase::Starting,
         Outcome::RollingOut => Phase::Canary,
         Outcome::Blocked => Phase::Blocked { reason: blocked(status) },
         Outcome::RolledBack => {
@@ -76,11 +77,17 @@ fn phase(from: &From<'_>) -> Phase {
             let reason = failed.map(|failed| failed.reason.clone()).unwrap_or_default();
             Phase::RolledBack { revision: from.declared.clone(), reason }
         }
-        Outcome::Serving => match from.promoted.filter(|promoted| status.stable.as_ref() == Some(promoted)) {
-            Some(promoted) => Phase::Promoted { revision: promoted.clone() },
-            None => Phase::Available,
-        },
+        Outcome::Starting | Outcome::Serving => {
+            match from.promoted.filter(|promoted| status.stable.as_ref() == Some(promoted)) {
+                Some(promoted) => Phase::Promoted { revision: promoted.clone() },
+                None => Phase::Available,
+            }
+        }
     }
+}
+
+fn available(status: &ModelDeploymentStatus) -> bool {
+    status.conditions.iter().any(|c| c.type_ == "Available" && c.status == "True")
 }
 
 fn blocked(status: &ModelDeploymentStatus) -> String {

@@ -15,8 +15,8 @@ pub(crate) struct Observed<'a> {
     pub(crate) reports: &'a BTreeMap<GatewayId, GatewayReport>,
     /// Gateways whose stream lives.
     pub(crate) live: Vec<GatewayId>,
-    /// What can't be had.
-    pub(crate) missing: Vec<Trouble>,
+    /// What keeps the gateway from running.
+    pub(crate) gateway: Option<Trouble>,
     pub(crate) baselines: &'a Baselines,
 }
 
@@ -38,7 +38,7 @@ pub(crate) fn world(
         revisions: stored.revisions.clone(),
         replicas: observed.replicas,
         gateways: gateways(stored, observed.reports, &observed.live),
-        capacity: Capacity { missing: observed.missing },
+        capacity: Capacity { missing: Vec::new(), gateway: observed.gateway },
         evidence: Evidence { delta, stable_first_token },
     }
 }
@@ -91,7 +91,7 @@ mod tests {
             replicas: Vec::new(),
             reports,
             live: live.iter().map(|id| (*id).into()).collect(),
-            missing: Vec::new(),
+            gateway: None,
             baselines: &Baselines::default(),
         };
         let stored = stored();

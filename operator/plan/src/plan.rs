@@ -61,16 +61,18 @@ pub struct Workload {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Outcome {
-    /// The first revision is not ready yet.
+    /// The first revision is not ready yet, or what is declared and ready is not reached by any gateway.
     #[default]
     Starting,
     /// A canary is under way.
     RollingOut,
-    /// The declared revision is stable.
+    /// The declared revision is stable, a replica of it is ready (unless there are to be none), and a gateway works
+    /// by the present routes.
     Serving,
     /// The declared revision failed and was rolled back; another spec is waited for.
     RolledBack,
-    /// A replica can't be had: a port, a program. Or the first revision has no ready one after its deadline.
+    /// A replica can't be had: a port, a program. Or the progress deadline is over and no replica has
+    /// ever been ready, or no gateway has the routes.
     Blocked,
 }
 

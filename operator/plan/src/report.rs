@@ -18,6 +18,7 @@ struct Finding {
 /// Fills in everything of the status that explains rather than decides.
 pub(crate) fn report(rollout: &mut Rollout<'_>) {
     lack(rollout);
+    unreached(rollout);
     let findings = [
         available(rollout),
         progressing(rollout),
@@ -59,7 +60,9 @@ pub(crate) fn outcome(rollout: &Rollout<'_>) -> Outcome {
     } else if rollout.has_failed() {
         Outcome::RolledBack
     } else if rollout.status.stable.as_ref() == Some(&rollout.declared) {
-        Outcome::Serving
+        let all = rollout.world.spec.spec.scale.replicas;
+        let ready = all == 0 || rollout.ready(&rollout.declared) > 0;
+        if ready && rollout.reached() { Outcome::Serving } else { Outcome::Starting }
     } else {
         Outcome::RollingOut
     }
@@ -126,6 +129,44 @@ fn suffix(trouble: Option<String>) -> String {
     trouble.map(|trouble| format!(": {trouble}")).unwrap_or_default()
 }
 
+/// Ready replicas that no gateway sends requests to. Nobody need wait for that after the progress deadline, which
+/// counts from the last change or, where gateways were lost later, from then.
+fn unreached(rollout: &mut Rollout<'_>) {
+    let settled =
+        rollout.status.stable.as_ref() == Some(&rollout.declared) && rollout.status.canary.is_none();
+    if !settled || rollout.blocked.is_some() || rollout.reached() {
+        return;
+    }
+    let ready = rollout.ready(&rollout.declared);
+    if ready == 0 && rollout.world.spec.spec.scale.replicas > 0 {
+        return;
+    }
+    let limit = rollout.world.spec.spec.rollout.progress_deadline;
+    let kept = available(rollout).holds;
+    let before = condition(&rollout.world.status, "Available");
+    // What becomes so now is so from now on.
+    let lost = match before {
+        Some(before) if before.status == "False" && !kept => Some(before.last_transition_time.0),
+        _ if !kept => Some(rollout.now),
+        _ => None,
+    };
+    let deadline = lost.max(rollout.status.changed).map(|since| after(since, limit));
+    let live = rollout.world.gateways.iter().filter(|gateway| gateway.live).count() as u32;
+    let trouble = rollout.world.capacity.gateway.as_ref().map(|trouble| trouble.message.clone());
+    let connected = counted(live, "gateway");
+    let why = format!("no gateway has the present routes ({connected} connected){}", suffix(trouble));
+    if deadline.is_some_and(|deadline| rollout.now >= deadline) {
+        rollout.blocked = Some(why);
+        return;
+    }
+    rollout.edges.extend(deadline);
+    rollout.waiting.push(Waiting { what: "gateways".into(), why, until: deadline });
+}
+
+fn condition<'a>(status: &'a ModelDeploymentStatus, kind: &str) -> Option<&'a Condition> {
+    status.conditions.iter().find(|condition| condition.type_ == kind)
+}
+
 fn available(rollout: &Rollout<'_>) -> Finding {
     let of = |holds, reason, message: &str| Finding {
         kind: "Available",
@@ -133,8 +174,16 @@ fn available(rollout: &Rollout<'_>) -> Finding {
         reason,
         message: message.to_owned(),
     };
+    // A gateway that is connected goes on with the routes that it has until it has newer ones; one that comes anew
+    // has none before it says so.
+    let held = condition(&rollout.world.status, "Available").is_none_or(|before| before.status == "True");
+    let reached =
+        rollout.reached() || (held && rollout.world.gateways.iter().any(|g| g.live && g.serial > 0));
     match &rollout.status.stable {
         None => of(false, "Starting", "no replica has been ready yet"),
+        Some(stable) if rollout.ready(stable) > 0 && !reached => {
+            of(false, "NoGateway", "no gateway sends requests to the ready replicas")
+        }
         Some(stable) if rollout.ready(stable) > 0 => of(true, "Serving", "requests are served"),
         Some(_) if rollout.world.spec.spec.scale.replicas == 0 => {
             of(false, "ScaledToZero", "there are to be no replicas")

@@ -322,6 +322,13 @@ impl<'a> Rollout<'a> {
         self.world.gateways.iter().filter(|gateway| gateway.live).all(|gateway| gateway.serial >= serial)
     }
 
+    /// Whether some gateway whose stream lives works by the routes that stand: one is enough to serve.
+    pub(crate) fn reached(&self) -> bool {
+        let serial = self.status.serial;
+        self.world.status.serial == serial
+            && self.world.gateways.iter().any(|gateway| gateway.live && gateway.serial >= serial)
+    }
+
     /// Until when acknowledgements are waited for.
     pub(crate) fn acknowledge_by(&self) -> Option<Timestamp> {
         self.status.changed.map(|changed| after(changed, ACKNOWLEDGE))

@@ -136,6 +136,9 @@ pub struct Gateway {
 pub struct Capacity {
     /// What can't be had, in words: `port 8080 is in use`.
     pub missing: Vec<Trouble>,
+    /// What keeps the gateway from running, where that is known. Replicas start without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Trouble>,
 }
 
 /// What gateways counted since the status was written.

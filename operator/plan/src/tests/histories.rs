@@ -172,6 +172,7 @@ proptest! {
         }
         sim.variants = vec![Default::default(); 4];
         sim.listening = true;
+        sim.gateways.iter_mut().for_each(|gateway| gateway.live = true);
         sim.edit(|spec| {
             spec.engine = engine(0);
             spec.rollout.steps = steps(0);

@@ -173,6 +173,37 @@ fn a_first_revision_that_never_starts_blocks_and_goes_on() {
     assert!(cleared.status.stable.is_some());
 }
 
+/// What no gateway sends requests to serves nobody, whatever its replicas say.
+#[test]
+fn without_a_gateway_nothing_serves() {
+    let (mut world, planned) = case("18_no_gateway");
+    assert_eq!((planned.outcome, told(&planned)), (Outcome::Starting, vec![]));
+    assert_eq!(planned.waiting_for[0].what, "gateways");
+    world.status = planned.status;
+    assert_eq!(plan(&world, now()).wake_at, Some(after(50)));
+    let blocked = plan(&world, after(50));
+    assert_eq!((blocked.outcome, told(&blocked)), (Outcome::Blocked, vec!["Blocked"]));
+    let message = &blocked.events[0].message;
+    assert!(message.contains("can't listen on 127.0.0.1:8080"), "{message}");
+    // One that is connected and has old routes is no better; one that has left, neither.
+    world.gateways[0].live = true;
+    assert_eq!(plan(&world, after(50)).outcome, Outcome::Blocked);
+    (world.gateways[0].live, world.gateways[0].serial) = (false, 2);
+    assert_eq!(plan(&world, after(50)).outcome, Outcome::Blocked);
+    world.status = blocked.status;
+    world.gateways[0].live = true;
+    let served = plan(&world, after(60));
+    assert_eq!((served.outcome, told(&served)), (Outcome::Serving, vec!["Unblocked"]));
+    // Lost long after the last change: the deadline counts from the loss.
+    world.status = served.status;
+    world.gateways[0].live = false;
+    let lost = plan(&world, after(500));
+    assert_eq!((lost.outcome, told(&lost)), (Outcome::Starting, vec![]));
+    world.status = lost.status;
+    assert_eq!(plan(&world, after(559)).outcome, Outcome::Starting);
+    assert_eq!(plan(&world, after(560)).outcome, Outcome::Blocked);
+}
+
 /// proves R.4
 #[test]
 fn no_data_neither_promotes_nor_rolls_back() {
