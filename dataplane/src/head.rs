@@ -44,7 +44,7 @@ pub enum Bad {
     BareLineEnd,
     /// A field is continued on a second line.
     FoldedField,
-    /// A line is not `name: value`.
+    /// A line is not `name: value`, or has a control character.
     Field,
     /// Not exactly one `Host` (HTTP/1.0: more than one).
     Host,
@@ -93,9 +93,9 @@ impl Bad {
             Self::TooManyFields => "the request has more header fields than are allowed",
             Self::HeadTimeout => "the request's head did not arrive in time",
             Self::RequestLine => "the first line is not \"METHOD TARGET HTTP/1.1\"",
-            Self::BareLineEnd => "a line of the head does not end with CR LF",
+            Self::BareLineEnd => "a line of the head does not end with CR LF, or a CR stands within it",
             Self::FoldedField => "a header field is continued on a second line, which HTTP no longer allows",
-            Self::Field => "a line of the head is not \"name: value\"",
+            Self::Field => "a line of the head is not \"name: value\" without control characters",
             Self::Host => "a request has exactly one Host field",
             Self::ContentLength => "Content-Length is not one decimal number",
             Self::TransferEncoding => "Transfer-Encoding is not \"chunked\"",
@@ -104,6 +104,14 @@ impl Bad {
         }
     }
 }
+
+impl std::fmt::Display for Bad {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.message())
+    }
+}
+
+impl std::error::Error for Bad {}
 
 /// What stands at the front of the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +156,7 @@ pub fn scan(bytes: &[u8], limits: Limits) -> Result<Scan, Bad> {
         if at - start > limits.bytes {
             return Err(Bad::HeadTooLarge);
         }
-        // A CR elsewhere in the line is refused by hyper's parser: it is no character of any field.
+        // A CR elsewhere in the line is found with the other characters that can't stand there.
         let Some(line) = line.strip_suffix(b"\r") else { return Err(Bad::BareLineEnd) };
         match &mut seen {
             None => seen = Some(fields::Fields::of_request(line)?),

@@ -1,10 +1,12 @@
 //! The one table from what went wrong to the response that says so.
 
 use crate::body::{Body, Hooks, ReadError};
+use crate::head::Bad;
 use crate::upstream::{Cause, Error};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use outrigger_decide::protocol::Protocol;
 use std::borrow::Cow;
+use std::io;
 use std::time::Duration;
 
 /// The header that says in one word why a proxy answered by itself.
@@ -98,7 +100,10 @@ impl From<&Error> for Refusal {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message).param("body")
             }
             Cause::RequestBodyRefused => Self::bad("body_malformed", message),
-            Cause::ClientGone => Self::bad("request_incomplete", message),
+            Cause::ClientGone => match bad(error) {
+                Some(bad) => Self::bad(bad.reason(), bad.message()),
+                None => Self::bad("request_incomplete", message),
+            },
         }
     }
 }
@@ -109,7 +114,28 @@ impl From<&ReadError> for Refusal {
             ReadError::TooLarge { .. } => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", error.to_string()).param("body")
             }
-            ReadError::Gone(_) => Self::bad("request_incomplete", error.to_string()),
+            ReadError::Gone(error) => Self::from(error),
         }
     }
+}
+
+/// Why the rest of a request's body can't be had: its framing is broken, or the client went away.
+impl From<&hyper::Error> for Refusal {
+    fn from(error: &hyper::Error) -> Self {
+        match bad(error) {
+            Some(bad) => Self::bad(bad.reason(), bad.message()),
+            None => Self::bad("request_incomplete", "the client went away within its request"),
+        }
+    }
+}
+
+/// What the check of the connection's bytes found, where that is at the bottom of the error.
+fn bad(error: &(dyn std::error::Error + 'static)) -> Option<Bad> {
+    let errors = std::iter::successors(Some(error), |error| error.source());
+    // An `io::Error` gives its inner error's source for its own, never that error itself.
+    let mut inner = errors.filter_map(|error| error.downcast_ref::<io::Error>()?.get_ref());
+    inner.find_map(|inner| {
+        let inner: &(dyn std::error::Error + 'static) = inner;
+        inner.downcast_ref::<Bad>().copied().or_else(|| bad(inner))
+    })
 }

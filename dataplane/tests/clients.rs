@@ -30,7 +30,7 @@ async fn bad_requests_get_their_status_and_never_reach_upstream() {
     let proxy = proxy(upstream.address());
     let giant = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(200_000));
     let many = format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(500));
-    let cases: [(&str, u16, &str); 15] = [
+    let cases: [(&str, u16, &str); 18] = [
         (
             "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
             400,
@@ -53,6 +53,9 @@ async fn bad_requests_get_their_status_and_never_reach_upstream() {
         ("GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", 400, "bad_host"),
         ("GET / HTTP/1.1\r\n\r\n", 400, "bad_host"),
         ("GET / HTTP/1.1\r\nhost : a\r\n\r\n", 400, "bad_field"),
+        ("GET / HTTP/1.1\r\nhost: a\r\nx: a\rb\r\n\r\n", 400, "bare_line_end"),
+        ("GET / HTTP/1.1\r\nhost: a\r\nx: a\0b\r\n\r\n", 400, "bad_field"),
+        ("GET /<a> HTTP/1.1\r\nhost: a\r\n\r\n", 400, "bad_request_line"),
         ("GET /a b HTTP/1.1\r\nhost: a\r\n\r\n", 400, "bad_request_line"),
         ("GET / HTTP/3.0\r\nhost: a\r\n\r\n", 400, "bad_request_line"),
         ("\u{16}\u{3}\u{1}\u{2}\u{0}\r\n\r\n", 400, "bad_request_line"),
@@ -104,13 +107,17 @@ async fn what_passes_has_one_framing_upstream() {
 async fn bad_chunks_end_the_request() {
     let upstream = Upstream::new().await;
     let proxy = proxy(upstream.address());
-    for body in ["ffffffffffffffff\r\n", "5\r\nhelloX", "5\nhello\r\n", "zz\r\n"] {
-        let mut client = proxy.connect().await;
-        client
-            .send(format!("POST /limited HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{body}"))
-            .await;
-        let answer = client.rest().await;
-        assert!(answer.starts_with("HTTP/1.1 400 "), "{body:?}: {answer}");
+    for path in ["/limited", "/streamed"] {
+        for body in ["fffffffffffffffff\r\n", "ffffffffffffffff\r\n", "5\r\nhelloX", "5\nhello\r\n", "zz\r\n"]
+        {
+            let mut client = proxy.connect().await;
+            let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n");
+            client.send(format!("{head}{body}")).await;
+            let answer = client.rest().await;
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{path} {body:?}: {answer}");
+            assert!(answer.contains("x-outrigger-reason: bad_chunk\r\n"), "{path} {body:?}: {answer}");
+            assert!(answer.contains("\"error\""), "{path} {body:?}: {answer}");
+        }
     }
 }
 

@@ -42,9 +42,10 @@ impl Fields {
         }
         let Some(colon) = memchr::memchr(b':', line) else { return Err(Bad::Field) };
         let (name, value) = line.split_at(colon);
-        let value = value.get(1..).unwrap_or_default().trim_ascii();
+        let untrimmed = value.get(1..).unwrap_or_default();
+        let value = untrimmed.trim_ascii();
         // RFC 9112 §5.1: no space between name and colon, which proxies have disagreed about.
-        if !matches!(name, [.., last] if !last.is_ascii_whitespace()) {
+        if name.is_empty() || !name.iter().all(is_token) {
             return Err(Bad::Field);
         }
         // Their lengths alone tell nearly every field from these three.
@@ -69,6 +70,10 @@ impl Fields {
             }
             _ => {}
         }
+        // RFC 9110 §5.5: some take a NUL for the value's end and a CR for the line's.
+        if untrimmed.iter().fold(false, |found, b| found | is_control(*b)) {
+            return Err(if untrimmed.contains(&b'\r') { Bad::BareLineEnd } else { Bad::Field });
+        }
         Ok(())
     }
 
@@ -90,14 +95,29 @@ fn one_target(before: &[u8]) -> Result<(), Bad> {
     let mut words = before.split(|b| *b == b' ');
     let method = words.next().unwrap_or_default();
     let target = words.next().unwrap_or_default();
-    let visible = |b: &u8| *b > b' ' && *b != 0x7f;
-    let token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
-    let fine = !method.is_empty()
-        && method.iter().all(token)
-        && !target.is_empty()
-        && target.iter().all(visible)
-        && words.next().is_none();
+    let fine =
+        !method.is_empty() && method.iter().all(is_token) && is_target(target) && words.next().is_none();
     if fine { Ok(()) } else { Err(Bad::RequestLine) }
+}
+
+/// Whether it is a target that hyper takes too: what it refuses by itself, it refuses without a word.
+fn is_target(target: &[u8]) -> bool {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"/-._~%?&=+:".contains(b);
+    match target {
+        // Nearly every target, without making an address of it.
+        [b'/', rest @ ..] if rest.iter().all(plain) => true,
+        _ => target.iter().all(|b| *b > b' ' && *b != 0x7f) && http::Uri::try_from(target).is_ok(),
+    }
+}
+
+/// RFC 9110 §5.6.2: a character of methods and of fields' names.
+fn is_token(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
+}
+
+/// Whether it can't stand in a field's value: any control character but a tab.
+fn is_control(byte: u8) -> bool {
+    (byte < b' ' && byte != b'\t') || byte == 0x7f
 }
 
 /// Digits alone: no sign, no list, nothing that two parsers could read differently.

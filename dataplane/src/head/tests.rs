@@ -45,6 +45,14 @@ fn heads_with_two_readings_are_refused() {
         ("Host: b\r\n", Bad::Host),
         ("nothing\r\n", Bad::Field),
         (": value\r\n", Bad::Field),
+        ("X(y): value\r\n", Bad::Field),
+        ("X: a\0b\r\n", Bad::Field),
+        ("X: a\u{1}\r\n", Bad::Field),
+        ("X: a\u{7f}b\r\n", Bad::Field),
+        ("X: a\rY: b\r\n", Bad::BareLineEnd),
+        ("X: a\r\r\n", Bad::BareLineEnd),
+        ("Content-Length: 5\r\r\n", Bad::BareLineEnd),
+        ("X: \u{c}a\r\n", Bad::Field),
     ];
     for (fields, bad) in refused {
         let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
@@ -58,6 +66,10 @@ fn heads_with_two_readings_are_refused() {
         "GET /a b HTTP/1.1",
         " GET / HTTP/1.1",
         "G\u{1}T / HTTP/1.1",
+        "GET /a\rb HTTP/1.1",
+        "GET /a\0 HTTP/1.1",
+        "GET /<a> HTTP/1.1",
+        "GET http:// HTTP/1.1",
     ] {
         assert_eq!(framing(&format!("{line}\r\nHost: a\r\n\r\n")), Err(Bad::RequestLine), "{line:?}");
     }
@@ -74,6 +86,7 @@ fn heads_with_one_reading_pass() {
         ("content-length:   17  \r\n", Framing::Length(17)),
         ("Transfer-Encoding: Chunked\r\n", Framing::Chunked),
         ("X-Content-Length: 9\r\nX: \r\n", Framing::Length(0)),
+        ("X:\ta\tb\t\r\nY: \u{e9}\r\n", Framing::Length(0)),
     ] {
         assert_eq!(
             framing(&format!("POST /a?b HTTP/1.1\r\nhost: a\r\n{fields}\r\n")),
@@ -82,6 +95,10 @@ fn heads_with_one_reading_pass() {
         );
     }
     assert_eq!(framing("GET / HTTP/1.0\r\n\r\n"), Ok(Framing::Length(0)));
+    for target in ["*", "/a|b{c}", "http://a/b", "/%00?x=\u{e9}"] {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(framing(&head), Ok(Framing::Length(0)), "{target}");
+    }
 }
 
 /// proves G.9

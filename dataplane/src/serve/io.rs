@@ -311,7 +311,7 @@ impl Read for Io {
                 return Poll::Ready(Ok(()));
             }
             if let Some(bad) = this.broken.take() {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, bad.message())));
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, bad)));
             }
             // After a refusal its answer is all that is left to do, and hyper ends with that.
             if matches!(this.place, Place::Over) && this.shared.is_idle() {
