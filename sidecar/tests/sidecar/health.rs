@@ -115,8 +115,8 @@ fn a_crash_under_load_is_a_new_run_though_the_listener_never_left() {
     world.engine.close_connections(Close::All);
     let reply = inside.join().unwrap();
     assert!(matches!(reply.status, 502 | 503), "{}", reply.status);
-    until("the new run is warmed up", || world.engine.warm_ups() == 2);
-    assert_eq!((world.state().as_str(), incarnation(&world)), ("warming", Some(2)));
+    world.until_state("warming");
+    assert_eq!(incarnation(&world), Some(2));
     assert_eq!(world.post(INFER, &v2(&[1], None)).reason(), "engine_warming");
     world.engine.open();
     world.until_state("ready");
