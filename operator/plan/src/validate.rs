@@ -12,6 +12,8 @@ const MAX_ALIASES: usize = 16;
 const MAX_ARGS: usize = 256;
 /// The longest argument or value of a variable, in bytes.
 const MAX_ARG: usize = 8192;
+/// The only placeholder: the port that the engine is to listen on.
+const HTTP_PORT: &str = "httpPort";
 /// The most replicas of one deployment.
 const MAX_REPLICAS: u32 = 1000;
 /// The most steps of a rollout.
@@ -152,6 +154,12 @@ fn engine(engine: &Engine, found: &mut Found) {
     if process.command.trim().is_empty() || process.command.len() > 4096 {
         found.add("spec.engine.process.command", "empty or too long; expected: a program's path or name");
     }
+    if let Some(name) = placeholders(&process.command).next() {
+        found.add(
+            "spec.engine.process.command",
+            format!("`{{{name}}}` is never filled in here; allowed: a program's path or name"),
+        );
+    }
     arguments("spec.engine.process.args", &process.args, found);
     found.at_most("spec.engine.process.env", "variables", process.env.len(), MAX_ARGS);
     for (name, value) in &process.env {
@@ -177,7 +185,27 @@ fn text(path: &str, text: &str, found: &mut Found) {
         found.add(path, format!("{} bytes; allowed: at most {MAX_ARG}", text.len()));
     } else if text.contains('\0') {
         found.add(path, "it has a zero byte, which no program can be given");
+    } else if let Some(name) = placeholders(text).find(|name| *name != HTTP_PORT) {
+        found.add(
+            path,
+            format!(
+                "`{{{name}}}` is no known placeholder; allowed: {{{HTTP_PORT}}} (text in braces that is no single \
+                 name stays as it is: {{ {name} }})"
+            ),
+        );
     }
+}
+
+/// The names that stand alone in braces. `${NAME}` is a shell's and `{{NAME}}` a template's; JSON has quotes.
+fn placeholders(text: &str) -> impl Iterator<Item = &str> {
+    text.match_indices('{').filter_map(|(at, _)| {
+        let (before, rest) = (text.get(..at)?, text.get(at + 1..)?);
+        let (name, _) = rest.split_once('}')?;
+        let others = before.ends_with(['$', '{']);
+        let begins = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        let single = begins && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
+        (single && !others).then_some(name)
+    })
 }
 
 fn rollout(rollout: &Rollout, found: &mut Found) {
@@ -230,4 +258,64 @@ fn rollout(rollout: &Rollout, found: &mut Found) {
     );
     found.period("spec.rollout.progressDeadline".into(), rollout.progress_deadline, Period::secs(1), day);
     found.period("spec.rollout.rollbackWindow".into(), rollout.rollback_window, Period::secs(0), day);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_name_alone_in_braces_is_a_placeholder() {
+        let of = |text| placeholders(text).collect::<Vec<_>>();
+        assert_eq!(of("--port={httpPort}, {nope}{x}"), ["httpPort", "nope", "x"]);
+        assert_eq!(of("{http-port} {{ {_1} ü{a}"), ["http-port", "_1", "a"]);
+        for text in [
+            "",
+            "{",
+            "{}",
+            "{{",
+            "}{",
+            "{\"a\": 1}",
+            "{\"a\": {\"b\": {}}}",
+            "${HOME}",
+            "{{name}}",
+            "{{ name }}",
+            "{ print $1 }",
+            "{a,b}",
+            "{1..3}",
+            "{a b}",
+            "{ü}",
+            "{nope",
+        ] {
+            assert_eq!(of(text), Vec::<&str>::new(), "{text}");
+        }
+    }
+
+    #[test]
+    fn unknown_placeholders_are_refused_wherever_they_stand() {
+        let spec: ModelDeploymentSpec = serde_json::from_value(serde_json::json!({
+            "model": {"name": "tiny"},
+            "engine": {
+                "process": {
+                    "command": "serve-{httpPort}",
+                    "args": ["--port={httpPort}", "--x={nope}", "{\"a\": 1}"],
+                    "env": {"PORT": "{httpPort}", "OTHER": "{port}"},
+                },
+                "args": ["{HTTPPORT}"],
+            },
+        }))
+        .unwrap();
+        let found: Vec<_> = mistakes(&spec).iter().map(ToString::to_string).collect();
+        assert_eq!(found.len(), 4, "{found:#?}");
+        for (place, value) in [
+            ("spec.engine.args[0]", "`{HTTPPORT}`"),
+            ("spec.engine.process.command", "`{httpPort}`"),
+            ("spec.engine.process.args[1]", "`{nope}`"),
+            ("spec.engine.process.env.OTHER", "`{port}`"),
+        ] {
+            let mistake = found.iter().find(|text| text.starts_with(place)).unwrap();
+            assert!(mistake.contains(value) && mistake.contains("allowed: "), "{mistake}");
+        }
+        assert!(found[0].contains("{httpPort}"), "{}", found[0]);
+    }
 }
