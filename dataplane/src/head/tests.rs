@@ -58,6 +58,11 @@ fn heads_with_two_readings_are_refused() {
         let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
         assert_eq!(framing(&head), Err(bad), "{fields:?}");
     }
+}
+
+/// proves G.8
+#[test]
+fn request_lines_with_two_readings_are_refused() {
     for line in [
         "GET /",
         "GET / HTTP/2.0",
