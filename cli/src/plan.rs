@@ -20,6 +20,9 @@ const MISTAKEN: u8 = 64;
 /// The largest world that is read, in bytes. A thousand replicas have about 300 KiB.
 const MAX_WORLD: u64 = yaml::MAX_BYTES as u64;
 
+/// Plans that may follow each other while time stands still; one makes at most one transition, and there are fewer.
+const AHEAD: usize = 16;
+
 /// Says what would be done for a ModelDeployment file, and why. Changes nothing.
 #[derive(Args, Clone, Debug)]
 pub struct PlanArgs {
@@ -97,12 +100,37 @@ fn plan_files(args: &PlanArgs, now: Timestamp) -> Result<String, String> {
 
 fn printed(world: &World, plan: &Plan, now: Timestamp, output: Output) -> Result<String, String> {
     match output {
-        Output::Text => Ok(explain::explain(world, plan, now)),
+        Output::Text => Ok(explain::explain(world, &ahead(world, plan, now), now)),
         Output::Yaml => yaml::write(plan).map_err(|mistake| format!("{mistake}\n")),
         Output::Json => {
             serde_json::to_string_pretty(plan).map(|text| text + "\n").map_err(|e| format!("{e}\n"))
         }
     }
+}
+
+/// What follows from this plan while time stands still: it is applied to the world, as far as that is ours to do,
+/// and planned again until something has to be waited for. Events of all plans, the rest of the last one.
+fn ahead(world: &World, first: &Plan, now: Timestamp) -> Plan {
+    let (mut world, mut plan) = (world.clone(), first.clone());
+    for _ in 0..AHEAD {
+        if plan.status == world.status {
+            break;
+        }
+        world.status = plan.status.clone();
+        world.revisions.clone_from(&plan.revisions);
+        for gateway in world.gateways.iter_mut().filter(|gateway| gateway.live) {
+            gateway.serial = plan.status.serial;
+        }
+        if plan.evidence_stored {
+            world.evidence = Evidence::default();
+        }
+        let next = outrigger_plan::plan(&world, now);
+        let events = plan.events.iter().chain(&next.events).cloned().collect();
+        // What was decided by, where the decision ended the analysis.
+        let verdicts = if next.verdicts.is_empty() { plan.verdicts } else { next.verdicts };
+        plan = Plan { events, verdicts, ..next };
+    }
+    plan
 }
 
 /// The observed world in which the file is what is wanted; another spec than before is another generation.

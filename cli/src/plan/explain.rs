@@ -1,6 +1,7 @@
 //! A plan in words.
 
 use jiff::Timestamp;
+use outrigger_crds::OnUndecided;
 use outrigger_plan::{Phase, Plan, World};
 use outrigger_wire::{RevisionId, RevisionRoute};
 use std::fmt::Write as _;
@@ -14,7 +15,11 @@ pub(super) fn explain(world: &World, plan: &Plan, now: Timestamp) -> String {
     section(&mut text, "What would be done", done(world, plan));
     section(&mut text, "Why", why(plan));
     section(&mut text, "What is waited for", waits(plan));
-    section(&mut text, "How a later change would be tried", steps(world, plan));
+    let title = match plan.status.canary {
+        Some(_) => "How it is tried",
+        None => "How a later change would be tried",
+    };
+    section(&mut text, title, steps(world));
     if let Some(at) = plan.wake_at.filter(|at| *at > now) {
         line(&mut text, &format!("\nIf nothing changes before, the next look is at {}.", time(at)));
     }
@@ -114,10 +119,24 @@ fn program(workload: &outrigger_plan::Workload) -> String {
     let engine = &workload.engine;
     let kind = engine.kind.unwrap_or_default().as_str();
     match (&engine.process, &engine.image) {
-        (Some(process), _) => format!("{kind}, {}", process.command),
-        (None, Some(image)) => format!("{kind}, {image}"),
+        (Some(process), _) => {
+            format!("{kind}: {}", command(&process.command, process.args.iter().chain(&engine.args)))
+        }
+        (None, Some(image)) => format!("{kind}: {}", command(image, engine.args.iter())),
         (None, None) => kind.to_owned(),
     }
+}
+
+/// A command line as it would be typed: what a shell would take apart stands in quotes.
+fn command<'a>(program: &str, args: impl Iterator<Item = &'a String>) -> String {
+    let plain = |arg: &str| {
+        !arg.is_empty() && arg.chars().all(|c| c.is_ascii_alphanumeric() || "-_=./:@%+,{}".contains(c))
+    };
+    let quoted = |arg: &str| match plain(arg) {
+        true => arg.to_owned(),
+        false => format!("'{}'", arg.replace('\'', r"'\''")),
+    };
+    args.fold(quoted(program), |line, arg| format!("{line} {}", quoted(arg)))
 }
 
 fn routed(world: &World, plan: &Plan) -> Vec<String> {
@@ -151,17 +170,21 @@ fn waits(plan: &Plan) -> Vec<String> {
         .collect()
 }
 
-/// The steps, while none is under way.
-fn steps(world: &World, plan: &Plan) -> Vec<String> {
-    if plan.status.canary.is_some() {
-        return Vec::new();
-    }
+/// The rollout's steps.
+fn steps(world: &World) -> Vec<String> {
     let spec = &world.spec.spec;
     let replicas = u64::from(spec.scale.replicas);
     let step = |(i, step): (usize, &outrigger_crds::Step)| {
         let needed = (replicas * u64::from(step.weight)).div_ceil(100) as usize;
+        let then = match step.on_undecided {
+            OnUndecided::Hold => "stay",
+            OnUndecided::Promote => "go on",
+            OnUndecided::Abort => "roll back",
+        };
+        let undecided =
+            step.max_hold.map(|most| format!("; undecided after {most}: {then}")).unwrap_or_default();
         format!(
-            "{}. {}% of callers for at least {}, on {}",
+            "{}. {}% of callers for at least {}, on {}{undecided}",
             i + 1,
             step.weight,
             step.hold,

@@ -44,6 +44,25 @@ fn a_first_installation_is_explained() {
     insta::assert_snapshot!("first_installation", output(FILE, None, Output::Text).unwrap());
 }
 
+/// The world in which a replica of the first revision has just got ready: all that follows is told at once.
+#[test]
+fn all_that_follows_before_something_is_waited_for_is_told() {
+    let id = outrigger_plan::revision::of(&engine(FILE));
+    let world = format!(
+        "replicas: [{{id: a, revision: {id}, phase: ready, address: \"127.0.0.1:9001\", created: 2026-11-21T07:59:00Z}}]\n\
+         gateways: [{{id: gateway, live: true, serial: 0, assignedStable: 0, assignedCanary: 0}}]\n"
+    );
+    let text = output(FILE, Some(&world), Output::Text).unwrap();
+    for words in ["Starting: ", "Serving: ", "serial 0 → 2", "start 1 replica of", "1 of 2 replicas"] {
+        assert!(text.contains(words), "{words} in {text}");
+    }
+    assert!(!text.contains("no gateway"), "{text}");
+    let steps = "  rollout: {steps: [{weight: 5, hold: 10s, maxHold: 30s, onUndecided: abort}]}\n";
+    let text = output(&format!("{FILE}{steps}"), None, Output::Text).unwrap();
+    let line = "1. 5% of callers for at least 10s, on 1 replica; undecided after 30s: roll back";
+    assert!(text.contains(line), "{text}");
+}
+
 #[test]
 fn a_change_is_explained() {
     let world = "\
