@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 #[cfg(test)]
 mod tests;
@@ -125,6 +126,14 @@ pub enum Source {
     Fixed(Vec<Routes>),
 }
 
+/// Where a body's model is looked for, in bytes. OpenAI's own library writes `model` behind the messages, which hold
+/// pictures: 32 MiB are some twenty photographs in base64.
+pub const MAX_SOUGHT: usize = 32 << 20;
+
+/// How long a body may take to come, beside what its size allows: as long as Apache gives it (20 s, `mod_reqtimeout`),
+/// and half more for clients on the way.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Bounds of one data thread: the program's, shared out evenly.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -132,6 +141,11 @@ pub struct Limits {
     pub max_body: u64,
     /// Bytes of request bodies in memory.
     pub max_buffered: usize,
+    /// The most bytes of a body in which its model is looked for, and that the bodies of one connection hold
+    /// together: no client takes all memory. See [`MAX_SOUGHT`].
+    pub max_sought: usize,
+    /// How long a body that is kept may take to come, beside what its size allows; see [`PATIENCE`].
+    pub patience: Duration,
     /// Open connections.
     pub max_connections: usize,
     /// Requests in flight.
@@ -139,6 +153,12 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// The most bytes that the bodies of one connection hold: half of a small memory, so that another client finds
+    /// room.
+    pub fn max_held(&self) -> usize {
+        self.max_sought.min(self.max_buffered / 2)
+    }
+
     /// The bounds of the server side.
     pub fn serving(&self) -> ServeOptions {
         ServeOptions { max_connections: self.max_connections, ..ServeOptions::default() }
@@ -195,6 +215,8 @@ impl Config {
             limits: Limits {
                 max_body: max_body?,
                 max_buffered: each(max_buffered?)?,
+                max_sought: MAX_SOUGHT,
+                patience: PATIENCE,
                 max_connections: each(max_connections?)?,
                 max_in_flight: each(max_in_flight?)?,
             },

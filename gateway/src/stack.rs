@@ -7,7 +7,7 @@ use crate::intake;
 use crate::own;
 use crate::record::Record;
 use crate::send::Errand;
-use crate::thread::{Local, Thread, View};
+use crate::thread::{Buffered, Local, Thread, View};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Response, StatusCode, Uri, header};
@@ -41,7 +41,7 @@ impl Gateway {
         Rc::new(Self { thread, limits })
     }
 
-    async fn answer(&self, request: Request, id: &HeaderValue) -> Answer {
+    async fn answer(&self, request: Request, connection: Rc<Connection>, id: &HeaderValue) -> Answer {
         let protocol = Protocol::of(request.uri().path());
         // First of all a bound on how much there is at once: everything below holds memory.
         let full =
@@ -62,18 +62,18 @@ impl Gateway {
         if let Some(name) = &named {
             find(&self.thread.view(), name)?;
         }
-        self.infer(head, body, named.zip(at), protocol, admitted).await
+        let room = self.thread.buffered(connection);
+        self.infer(head, (body, room), named.zip(at), protocol, admitted).await
     }
 
     async fn infer(
         &self,
         mut head: Parts,
-        body: Incoming,
+        (body, mut room): (Incoming, Buffered),
         named: Option<(String, Range<usize>)>,
         protocol: Protocol,
         admitted: crate::thread::Admitted,
     ) -> Answer {
-        let mut room = self.thread.buffered();
         if named.is_none() {
             readable(&head)?;
         }
@@ -103,11 +103,11 @@ impl Gateway {
 impl Service for Gateway {
     type Hooks = Served;
 
-    async fn call(self: Rc<Self>, request: Request, _connection: Rc<Connection>) -> Response<Body<Served>> {
+    async fn call(self: Rc<Self>, request: Request, connection: Rc<Connection>) -> Response<Body<Served>> {
         let protocol = Protocol::of(request.uri().path());
         let id = self.request_id(request.headers());
         // The one place where what went wrong becomes a response.
-        let mut response = self.answer(request, &id).await.unwrap_or_else(|refusal| {
+        let mut response = self.answer(request, connection, &id).await.unwrap_or_else(|refusal| {
             self.thread.tell(Record::Refused { reason: refusal.reason });
             refusal.response(protocol)
         });

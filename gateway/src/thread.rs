@@ -1,8 +1,10 @@
 //! What one data thread knows: the routes it works by, its endpoints, what it has in flight.
 
+use crate::config::Limits;
 use crate::record::{Counters, Desk, Record, Standing};
 use crate::snapshot::{Deployment, Revision, Side, Snapshot, Target};
 use http::HeaderMap;
+use outrigger_dataplane::serve::Connection;
 use outrigger_dataplane::upstream::{Endpoint, PoolOptions};
 use outrigger_decide::balance::{Load, Reported};
 use outrigger_decide::breaker::{Admits, Breaker};
@@ -87,7 +89,17 @@ pub(crate) struct Admitted(Rc<Thread>);
 #[derive(Debug)]
 pub(crate) struct Buffered {
     thread: Rc<Thread>,
+    connection: Rc<Connection>,
     bytes: usize,
+}
+
+/// Why there is no room for more of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoRoom {
+    /// The bodies of this connection together have their share.
+    Connection,
+    /// Those of all connections together fill the thread's memory for them.
+    Thread,
 }
 
 /// Attempts in flight that count for a revision.
@@ -235,8 +247,8 @@ impl Thread {
     }
 
     /// Room for nothing yet; see [`Buffered::grow`].
-    pub(crate) fn buffered(self: &Rc<Self>) -> Buffered {
-        Buffered { thread: Rc::clone(self), bytes: 0 }
+    pub(crate) fn buffered(self: &Rc<Self>, connection: Rc<Connection>) -> Buffered {
+        Buffered { thread: Rc::clone(self), connection, bytes: 0 }
     }
 
     /// Puts an attempt among those in flight; [`Self::leave`] with what is returned takes it out.
@@ -366,20 +378,27 @@ impl Drop for Admitted {
 }
 
 impl Buffered {
-    /// Takes room for so many bytes more, unless the thread then has more than `max`.
-    pub(crate) fn grow(&mut self, bytes: usize, max: usize) -> bool {
-        let sum = self.thread.buffered.get() + bytes;
-        if sum > max {
-            return false;
+    /// Takes room for so many bytes more.
+    pub(crate) fn grow(&mut self, bytes: usize, limits: &Limits) -> Result<(), NoRoom> {
+        let held = self.connection.held().get() + bytes;
+        if held > limits.max_held() {
+            return Err(NoRoom::Connection);
         }
+        let sum = self.thread.buffered.get() + bytes;
+        if sum > limits.max_buffered {
+            return Err(NoRoom::Thread);
+        }
+        self.connection.held().set(held);
         self.thread.buffered.set(sum);
         self.bytes += bytes;
-        true
+        Ok(())
     }
 }
 
 impl Drop for Buffered {
     fn drop(&mut self) {
-        self.thread.buffered.set(self.thread.buffered.get().saturating_sub(self.bytes));
+        for sum in [&self.thread.buffered, self.connection.held()] {
+            sum.set(sum.get().saturating_sub(self.bytes));
+        }
     }
 }

@@ -24,6 +24,8 @@ pub struct Connection {
     pub(super) stuck_since: Cell<Option<Instant>>,
     /// Requests whose answer has not ended.
     pub(super) in_flight: Cell<usize>,
+    /// See [`Connection::held`].
+    held: Cell<usize>,
     /// The head at hand took too long.
     pub(super) late: Cell<bool>,
     /// Why the request at hand is refused before any service sees it; the connection ends with it.
@@ -56,6 +58,7 @@ impl Connection {
             waiting: Cell::new(Waiting::Request(Instant::now())),
             stuck_since: Cell::new(None),
             in_flight: Cell::new(0),
+            held: Cell::new(0),
             late: Cell::new(false),
             refused: Cell::new(None),
             next: RefCell::new(None),
@@ -70,6 +73,12 @@ impl Connection {
     /// Whether it speaks HTTP/2.
     pub fn is_http2(&self) -> bool {
         self.http2.get()
+    }
+
+    /// Bytes of bodies that the service keeps in memory for this connection, all its requests together. The
+    /// service counts them.
+    pub fn held(&self) -> &Cell<usize> {
+        &self.held
     }
 
     /// When the client will have been waited for long enough.

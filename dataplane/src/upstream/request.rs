@@ -12,12 +12,12 @@ use std::task::{Context, Poll};
 /// The body of a request on its way upstream.
 #[derive(Debug)]
 pub struct RequestBody {
-    first: Bytes,
+    first: Vec<Bytes>,
     rest: Option<Incoming>,
     /// Bytes of `rest` that may still come.
     allowed: u64,
-    /// Whether `first` was given to the connection at hand.
-    given: bool,
+    /// How many pieces of `first` were given to the connection at hand.
+    given: usize,
     /// Whether something of `rest` was taken.
     taken: bool,
     /// Whether a chunk stands before the next one.
@@ -51,26 +51,23 @@ impl RequestBody {
 
     /// A body that is whole. It can be sent any number of times.
     pub fn full(bytes: Bytes) -> Self {
-        Self {
-            first: bytes,
-            rest: None,
-            allowed: 0,
-            given: false,
-            taken: false,
-            chunks: false,
-            inspect: None,
-        }
+        Self::pieces(vec![bytes])
+    }
+
+    /// The same, in pieces: each is written as it is, so that a large body isn't there a second time.
+    pub fn pieces(first: Vec<Bytes>) -> Self {
+        Self { first, rest: None, allowed: 0, given: 0, taken: false, chunks: false, inspect: None }
     }
 
     /// A body that is passed on as it arrives, without a bound on its size.
     pub fn streamed(body: Incoming) -> Self {
-        Self::with_rest(Bytes::new(), body, u64::MAX)
+        Self::with_rest(Vec::new(), body, u64::MAX)
     }
 
     /// A body of which `first` was read already; at most `allowed` bytes may follow it.
-    pub fn with_rest(first: Bytes, rest: Incoming, allowed: u64) -> Self {
+    pub fn with_rest(first: Vec<Bytes>, rest: Incoming, allowed: u64) -> Self {
         let rest = (!rest.is_end_stream()).then_some(rest);
-        Self { first, rest, allowed, given: false, taken: false, chunks: false, inspect: None }
+        Self { rest, allowed, ..Self::pieces(first) }
     }
 
     /// Shows each piece of the streamed part to `inspect` before it is passed on; where that says no, the request
@@ -92,20 +89,21 @@ impl RequestBody {
             Some(rest) => rest.size_hint().exact()?,
             None => 0,
         };
-        Some(self.first.len() as u64 + rest)
+        Some(self.first.iter().map(|piece| piece.len() as u64).sum::<u64>() + rest)
     }
 
     /// A connection begins to send this body.
     pub(super) fn begin(&mut self) {
-        self.given = false;
+        self.given = 0;
         self.chunks = false;
     }
 
     pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Result<Poll<Piece>, Error> {
-        if !self.given {
-            self.given = true;
-            if !self.first.is_empty() {
-                return Ok(Poll::Ready(Piece::Data(self.first.clone())));
+        while let Some(piece) = self.first.get(self.given) {
+            self.given += 1;
+            // An empty chunk would be the last one.
+            if !piece.is_empty() {
+                return Ok(Poll::Ready(Piece::Data(piece.clone())));
             }
         }
         let Some(rest) = &mut self.rest else { return Ok(Poll::Ready(Piece::End)) };

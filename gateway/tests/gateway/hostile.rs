@@ -3,9 +3,12 @@
 use crate::client::{CHAT, Client, chat, raw, request};
 use crate::set_up::{config, eventually, gateway, routes, soon, start, status};
 use crate::upstream::{Does, Upstream};
+use bytes::Bytes;
 use http::{Method, StatusCode};
 use outrigger_gateway::config::Source;
 use std::fmt::Write;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -193,4 +196,112 @@ async fn a_second_instance_on_one_port_fails() {
     let error = outrigger_gateway::Gateway::start(second).await.unwrap_err();
     assert!(format!("{error:#}").contains("--listen"), "{error:#}");
     assert_eq!(Client::connect(gateway.address()).await.chat(&[]).await.status, StatusCode::OK);
+}
+
+/// A byte now and then: the client is told, in the protocol's shape, however long it would go on.
+///
+/// proves G.9
+#[tokio::test]
+async fn a_body_that_drips_is_given_up() {
+    let upstream = Upstream::new("a").await;
+    let mut config = config(Source::Fixed(vec![routes(&[&upstream])]));
+    config.limits.patience = std::time::Duration::from_millis(100);
+    let gateway = start(config).await;
+    for path in [CHAT, "/v2/models/m/infer"] {
+        let socket = TcpStream::connect(gateway.address()).await.unwrap();
+        let (mut reads, mut writes) = socket.into_split();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: g\r\ncontent-length: 100000\r\n\r\n{{\"x\":\"");
+        writes.write_all(head.as_bytes()).await.unwrap();
+        let mut drops = tokio::time::interval(std::time::Duration::from_millis(5));
+        let drips = async {
+            while writes.write_all(b"x").await.is_ok() {
+                drops.tick().await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let mut answer = [0; 4096];
+        let n = tokio::select! {
+            n = soon("an answer", reads.read(&mut answer)) => n.unwrap(),
+            () = drips => unreachable!("it never ends"),
+        };
+        let answer = String::from_utf8_lossy(&answer[..n]);
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{path}: {answer}");
+        assert!(answer.contains("x-outrigger-reason: body_timeout\r\n"), "{path}: {answer}");
+        let shape = if path == CHAT { r#"{"error":{"code":"# } else { r#"{"error":""# };
+        assert!(answer.contains(shape), "{path}: {answer}");
+    }
+    assert_eq!(upstream.count(), 0);
+}
+
+/// proves A.2, G.9
+#[tokio::test]
+async fn a_model_behind_too_much_is_refused() {
+    let upstream = Upstream::new("a").await;
+    let gateway = gateway(vec![routes(&[&upstream])]).await;
+    let mut client = Client::connect(gateway.address()).await;
+    let body = |size: usize| format!(r#"{{"x":"{}","model":"alias"}}"#, "x".repeat(size));
+    let answer = client.post(CHAT, body(7 << 19)).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(answer.header("x-outrigger-reason"), Some("model_too_late"));
+    assert!(answer.text().contains("put it first"), "{}", answer.text());
+    // Below the bound it may stand anywhere.
+    assert_eq!(client.post(CHAT, body(2 << 20)).await.status, StatusCode::OK);
+    all_zero(&gateway).await;
+}
+
+/// A body that begins and never goes on.
+struct Unfinished(Option<Bytes>);
+
+impl http_body::Body for Unfinished {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        self.0.take().map_or(Poll::Pending, |data| Poll::Ready(Some(Ok(http_body::Frame::data(data)))))
+    }
+}
+
+/// proves G.9
+#[tokio::test]
+async fn streams_of_one_connection_share_its_room() {
+    let upstream = Upstream::new("a").await;
+    let gateway = gateway(vec![routes(&[&upstream])]).await;
+    let io = hyper_util::rt::TokioIo::new(TcpStream::connect(gateway.address()).await.unwrap());
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let half = format!(r#"{{"x":"{}"#, "x".repeat(2 << 20));
+    let mut answers = tokio::task::JoinSet::new();
+    for _ in 0..2 {
+        let body = Unfinished(Some(half.clone().into()));
+        let request = http::Request::post(format!("http://g{CHAT}")).body(body).unwrap();
+        answers.spawn(sender.send_request(request));
+    }
+    // One of the two goes beyond the share of both, and the other one then has room.
+    let answer = soon("one answer", answers.join_next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(answer.headers()["x-outrigger-reason"], "buffers_full");
+    assert_eq!(answers.len(), 1);
+    // Another client isn't concerned.
+    assert_eq!(Client::connect(gateway.address()).await.chat(&[]).await.status, StatusCode::OK);
+}
+
+/// A chunked body that is broken is told so, however the gateway meets it.
+///
+/// proves A.2, G.8
+#[tokio::test]
+async fn broken_chunks_are_refused_in_words() {
+    let upstream = Upstream::new("a").await;
+    let gateway = gateway(vec![routes(&[&upstream])]).await;
+    for body in ["fffffffffffffffff\r\n", "5\n{\"x\":\r\n", "5\r\n{\"x\":X", "zz\r\n"] {
+        let bytes = format!("POST {CHAT} HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n{body}");
+        let answer = raw(gateway.address(), bytes.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{body:?}: {answer}");
+        assert!(answer.contains("x-outrigger-reason: bad_chunk\r\n"), "{body:?}: {answer}");
+        assert!(answer.contains(r#"{"error":{"code":"#), "{body:?}: {answer}");
+    }
+    assert_eq!(upstream.count(), 0);
 }

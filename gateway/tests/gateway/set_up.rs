@@ -83,6 +83,8 @@ pub fn config(source: Source) -> Config {
         limits: Limits {
             max_body: 4 << 20,
             max_buffered: 64 << 20,
+            max_sought: 7 << 19,
+            patience: Duration::from_secs(30),
             max_connections: 1_000,
             max_in_flight: 1_000,
         },
