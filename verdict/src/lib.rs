@@ -110,14 +110,4 @@ impl Verdicts {
     pub fn failed(&self) -> Option<&MetricVerdict> {
         self.0.iter().find(|m| m.verdict == Verdict::Fail)
     }
-
-    /// Whether each metric excludes degradation: what the last promotion needs.
-    pub fn all_pass(&self) -> bool {
-        !self.0.is_empty() && self.0.iter().all(|m| m.verdict == Verdict::Pass)
-    }
-
-    /// Whether each metric has its minimum samples: what a step needs to advance, when nothing fails.
-    pub fn all_enough(&self) -> bool {
-        !self.0.is_empty() && self.0.iter().all(|m| m.enough)
-    }
 }
