@@ -63,6 +63,7 @@ struct Observed {
     gateways: Vec<Gateway>,
     capacity: Capacity,
     evidence: Evidence,
+    action: Option<String>,
 }
 
 /// Runs `outrigger plan`: 0 when a plan was printed, 64 when a file is not in order.
@@ -153,6 +154,7 @@ fn world(declaration: &Declaration, observed: Observed) -> World {
         gateways: observed.gateways,
         capacity: observed.capacity,
         evidence: observed.evidence,
+        action: observed.action,
     }
 }
 

@@ -43,6 +43,9 @@ pub struct ModelDeploymentStatus {
     /// The label selector of the replicas, for the `scale` subresource.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
+    /// What a person asked of the canary last, and what came of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<Action>,
     /// What the canary was last judged by.
     #[schemars(schema_with = "schema::verdicts")]
     pub verdicts: Vec<MetricVerdict>,
@@ -107,11 +110,38 @@ pub struct Canary {
     /// Whether replicas are lacking.
     #[serde(default)]
     pub lacking: bool,
+    /// Since when a person has paused it: it keeps its step, its hold does not count on, analysis and rollback do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Timestamp>,
     /// The tests' sums (see `outrigger-verdict`), and when they were stored.
     #[schemars(schema_with = "schema::any_object")]
     pub analysis: outrigger_verdict::State,
     /// When `analysis` was stored.
     pub analysed: Timestamp,
+}
+
+/// What a person asked of a canary by the annotation `outrigger.dev/action`, and what came of it. The write that
+/// acts is the one that says so here, so each is acted on once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Action {
+    /// The annotation as it was read, its first 200 characters.
+    pub text: String,
+    /// `promote`, `pause`, `resume` or `abort`; empty where the text can't be read.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub verb: String,
+    /// What told this action from others; empty where the text can't be read.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub nonce: String,
+    /// When it was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
+    /// Whether it was done. What was refused changed nothing.
+    pub accepted: bool,
+    /// What came of it, or why it was refused, in a sentence.
+    pub result: String,
+    /// The nonces that were used last, the newest at the end, up to 32: none of them is acted on again.
+    pub used: Vec<String>,
 }
 
 /// A revision that failed.

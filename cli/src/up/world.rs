@@ -40,6 +40,8 @@ pub(crate) fn world(
         gateways: gateways(stored, observed.reports, &observed.live),
         capacity: Capacity { missing: Vec::new(), gateway: observed.gateway },
         evidence: Evidence { delta, stable_first_token },
+        // There is no cluster whose people could ask for anything.
+        action: None,
     }
 }
 

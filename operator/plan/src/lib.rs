@@ -10,6 +10,7 @@
 //!
 //! `check` states what holds of every world and its plan; the tests assert it after every step of drawn histories.
 
+pub mod action;
 pub mod check;
 pub mod document;
 pub mod plan;

@@ -83,7 +83,8 @@ pub struct Event {
     /// Whether something is wrong.
     pub warning: bool,
     /// One word: `Starting`, `Serving`, `CanaryStarted`, `StepReached`, `StepAdvanced`, `WeightLowered`, `Promoted`,
-    /// `RolledBack`, `Blocked`, `Unblocked`, `Undecided`, `WeightMismatch`, `RevisionLost`.
+    /// `RolledBack`, `Blocked`, `Unblocked`, `Undecided`, `WeightMismatch`, `RevisionLost`, `Paused`, `Resumed`,
+    /// `PromotedByHand`, `ActionRefused`.
     pub reason: String,
     /// The sentence.
     pub message: String,
@@ -105,7 +106,8 @@ impl Event {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Waiting {
-    /// What for: `hold`, `samples`, `verdict`, `replicas`, `capacity`, `gateways`, `drain`, `spec`.
+    /// What for: `hold`, `samples`, `verdict`, `replicas`, `capacity`, `gateways`, `drain`, `spec`,
+    /// `hands`.
     pub what: String,
     /// Why, in a sentence.
     pub why: String,

@@ -12,10 +12,13 @@
 //! was written. Elapsed time is taken from the status alone, so a restart neither advances nor repeats anything.
 
 mod canary;
+mod hands;
 mod weights;
 
+use canary::Next;
 pub(crate) use canary::{Undecided, default_max_hold};
 
+use crate::action::Asked;
 use crate::plan::{Event, Waiting};
 use crate::revision;
 use crate::world::{Phase, Replica, World};
@@ -67,6 +70,8 @@ pub(crate) struct Rollout<'a> {
     pub(crate) blocked: Option<String>,
     /// Why the canary stays at its step although `maxHold` has passed.
     pub(crate) undecided: Option<Undecided>,
+    /// What a person asks of the canary, until it is done or refused.
+    asked: Option<Asked>,
     /// Who judges.
     judge: Judge,
     /// The tests' sums with this world's evidence, not yet in the status.
@@ -89,6 +94,7 @@ impl<'a> Rollout<'a> {
             evidence_stored: false,
             blocked: None,
             undecided: None,
+            asked: None,
             judge: Judge::default(),
             state: None,
             transitioned: false,
@@ -105,6 +111,7 @@ impl<'a> Rollout<'a> {
     pub(crate) fn decide(&mut self) {
         self.status.observed_generation = Some(self.world.spec.generation);
         self.forget_lost();
+        self.hear();
         for failed in &mut self.status.failed {
             failed.withdrawn |= failed.revision != self.declared;
         }
@@ -112,6 +119,7 @@ impl<'a> Rollout<'a> {
             None => self.start(),
             Some(stable) => self.follow(&stable),
         }
+        self.leave_unobeyed();
         self.expire_previous();
         self.weigh();
     }

@@ -30,6 +30,9 @@ pub struct World {
     /// What gateways counted since the status was written.
     #[serde(default)]
     pub evidence: Evidence,
+    /// The annotation `outrigger.dev/action` as it stands, see [`crate::action`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
 }
 
 /// What the user wants.

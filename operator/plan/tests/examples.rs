@@ -30,6 +30,7 @@ fn valid_documents_are_read_and_planned_for() {
             gateways: Vec::new(),
             capacity: Default::default(),
             evidence: Default::default(),
+            action: None,
         };
         let now = "2026-11-21T08:00:00Z".parse().unwrap();
         let planned = plan(&world, now);

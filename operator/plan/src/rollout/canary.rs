@@ -38,6 +38,7 @@ impl Rollout<'_> {
             progressed: self.now,
             most_ready: 0,
             lacking: true,
+            paused: None,
             analysis: outrigger_verdict::State::default(),
             analysed: self.now,
         });
@@ -60,8 +61,11 @@ impl Rollout<'_> {
             self.roll_back(&canary, reason);
             return;
         }
-        let action = self.next(&canary);
-        match action {
+        let next = match self.obey(&mut canary) {
+            Some(next) => next,
+            None => self.next(&canary),
+        };
+        match next {
             Next::Stay => self.status.canary = Some(canary),
             Next::Advance => {
                 self.advance(&mut canary);
@@ -191,7 +195,10 @@ impl Rollout<'_> {
     }
 
     /// Whether the canary goes on.
-    fn next(&mut self, canary: &Canary) -> Next {
+    pub(super) fn next(&mut self, canary: &Canary) -> Next {
+        if self.waits_for_hands(canary) {
+            return Next::Stay;
+        }
         if canary.passed.is_some() {
             return self.complete(canary);
         }
@@ -317,10 +324,15 @@ impl Rollout<'_> {
     }
 }
 
-enum Next {
+/// What becomes of a canary.
+pub(super) enum Next {
+    /// It stays at its step.
     Stay,
+    /// It goes on to the next step, after the last one to all callers.
     Advance,
+    /// It becomes stable.
     Promote,
+    /// It is rolled back, for this reason.
     Abort(String),
 }
 

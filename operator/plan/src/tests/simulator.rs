@@ -99,6 +99,8 @@ pub(super) struct Sim {
     pub(super) listening: bool,
     pub(super) variants: Vec<Variant>,
     pub(super) first_tokens: u64,
+    /// The annotation.
+    pub(super) action: Option<String>,
     /// Replicas that were ever started: no two have one name.
     started: usize,
     /// Draws whether the applier is killed after an effect; none: never.
@@ -148,6 +150,7 @@ impl Sim {
             listening: true,
             variants: vec![Variant::default(); 4],
             first_tokens: 100,
+            action: None,
             started: 0,
             killer: kill_seed.map(fastrand::Rng::with_seed),
             kills: 0,
@@ -184,6 +187,7 @@ impl Sim {
             gateways: self.gateways.clone(),
             capacity: Capacity::default(),
             evidence,
+            action: self.action.clone(),
         }
     }
 
