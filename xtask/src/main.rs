@@ -1,12 +1,15 @@
-//! The project's own tools: `cargo xtask test | lint | generate | bench NAME | contracts`.
+//! The project's own tools: `cargo xtask test | lint | generate | bench NAME | cluster ... | images | contracts`.
 //!
 //! Plain Rust with nothing further to install: what a command needs beyond Rust it sets up by itself, outside the
 //! checkout, and says so.
 
 mod bench;
+mod cluster;
 mod contracts;
 mod generate;
+mod images;
 mod lint;
+mod programs;
 mod run;
 mod test;
 mod tools;
@@ -20,6 +23,8 @@ usage: cargo xtask COMMAND
   lint         formatting, clippy, generated files, contracts, licences and bans
   generate     write the generated files (crds/yaml); --check only compares
   bench NAME   run a benchmark (proxy, batching, dataplane, verdicts), print its table, write target/bench/NAME.json
+  cluster ...  a real Kubernetes to test with: up, down, status, load, ...; alone, it lists them
+  images       build the images of static programs into archives, without Docker
   contracts    list each contract line with the tests that prove it; fail on a line without one
 ";
 
@@ -32,6 +37,14 @@ fn main() -> ExitCode {
         ["generate"] => generate::generate(false),
         ["generate", "--check"] => generate::generate(true),
         ["bench", name] => bench::bench(name),
+        ["images"] => images::images(),
+        ["cluster", words @ ..] => match cluster::command(words) {
+            Some(result) => result,
+            None => {
+                print!("{}", cluster::USAGE);
+                return ExitCode::from(64);
+            }
+        },
         ["contracts"] => contracts::contracts(true),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

@@ -1,0 +1,125 @@
+//! Images without Docker: static programs, each a whole image, in archives that `ctr` and `docker load` read.
+
+pub(crate) mod archive;
+
+use crate::cluster::files::TAG;
+use crate::run;
+use anyhow::{Context, Result, bail};
+use archive::Image;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Runs as nobody in particular, as the chart demands.
+const USER: &str = "65532:65532";
+
+/// One of our images: its name, the package, and the programs at its root; the first is its entry point.
+struct Ours {
+    name: &'static str,
+    programs: &'static [&'static str],
+}
+
+const OURS: &[Ours] = &[
+    Ours { name: "operator", programs: &["outrigger-operator"] },
+    Ours { name: "gateway", programs: &["outrigger-gateway"] },
+    Ours { name: "sidecar", programs: &["outrigger-sidecar", "outrigger-helper"] },
+    Ours { name: "engine-sim", programs: &["outrigger-engine-sim"] },
+];
+
+/// An image that lies in a file.
+pub(crate) struct Archive {
+    /// As a cluster names it: `docker.io/outrigger/operator:0.1.0`.
+    pub(crate) name: String,
+    /// The file.
+    pub(crate) path: PathBuf,
+    /// Of its content.
+    pub(crate) digest: String,
+}
+
+/// The name of one of our images in a container runtime.
+pub(crate) fn name(image: &str) -> String {
+    format!("docker.io/outrigger/{image}:{TAG}")
+}
+
+/// Builds the programs and packs them.
+pub(crate) fn build() -> Result<Vec<Archive>> {
+    let target = triple()?;
+    let folder = run::root()?.join("target/image");
+    // A package that is not there yet is told by cargo's own metadata, not by a failed build.
+    let there: Vec<&Ours> =
+        OURS.iter().filter(|image| image.programs.iter().all(|name| packaged(name))).collect();
+    let mut args = vec!["build", "--locked", "--profile", "image", "--bins", "--target", &target];
+    for program in there.iter().flat_map(|image| image.programs) {
+        args.extend(["-p", program]);
+    }
+    let mut command = run::command("cargo", args)?;
+    command.arg("--target-dir").arg(&folder).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    run::must("build static programs", command)?;
+    let programs = folder.join(&target).join("image");
+    there.iter().map(|image| image.pack(&programs, &folder.join("archives"))).collect()
+}
+
+impl Ours {
+    fn pack(&self, programs: &Path, archives: &Path) -> Result<Archive> {
+        let files = self.programs.iter().map(|name| (format!("/{name}"), programs.join(name)));
+        let image = Image {
+            name: name(self.name),
+            files: files.collect::<BTreeMap<_, _>>(),
+            entrypoint: self.programs.first().map(|name| format!("/{name}")).unwrap_or_default(),
+            user: USER,
+        };
+        image.pack(&archives.join(format!("{}.tar", self.name)))
+    }
+}
+
+/// The pause image: what holds a pod's network while its containers come and go.
+pub(crate) fn pause() -> Result<Archive> {
+    let folder = run::root()?.join("target/image/pause");
+    std::fs::create_dir_all(&folder)?;
+    let source = run::root()?.join("e2e/programs/pause.rs");
+    let program = folder.join("pause");
+    let newer =
+        |a: &Path, b: &Path| Some(a.metadata().ok()?.modified().ok()? >= b.metadata().ok()?.modified().ok()?);
+    if !newer(&program, &source).unwrap_or(false) {
+        let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
+        let flags =
+            "--edition 2024 -C target-feature=+crt-static -C panic=abort -C opt-level=s -C strip=symbols";
+        let mut command = run::command(&rustc, flags.split(' '))?;
+        command.arg("-o").arg(&program).arg(&source);
+        run::must("build the pause program", command)?;
+    }
+    single("pause", &program, USER, &folder.join("pause.tar"))
+}
+
+/// The image of one static program that somebody else built. The DNS server needs its port 53, so it runs as root.
+pub(crate) fn coredns(program: &Path) -> Result<Archive> {
+    single("coredns", program, "0:0", &program.with_extension("tar"))
+}
+
+fn single(image: &str, program: &Path, user: &'static str, path: &Path) -> Result<Archive> {
+    let entrypoint = format!("/{image}");
+    let files = BTreeMap::from([(entrypoint.clone(), program.to_owned())]);
+    Image { name: name(image), files, entrypoint, user }.pack(path)
+}
+
+fn packaged(name: &str) -> bool {
+    let folder = name.trim_start_matches("outrigger-");
+    run::root().is_ok_and(|root| root.join(folder).join("src/main.rs").is_file())
+}
+
+/// The compiler's own target: named, so that build scripts and macros are not built static too.
+fn triple() -> Result<String> {
+    let output = run::command("rustc", ["-vV"])?.output().context("running rustc")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    match text.lines().find_map(|line| line.strip_prefix("host: ")) {
+        Some(triple) => Ok(triple.to_owned()),
+        None => bail!("rustc -vV names no host"),
+    }
+}
+
+/// `cargo xtask images`: builds all of them and says where they are.
+pub(crate) fn images() -> Result<()> {
+    for Archive { name, path, digest } in build()? {
+        println!("{name:<40} {} {}", digest.get(..19).unwrap_or_default(), path.display());
+    }
+    Ok(())
+}
