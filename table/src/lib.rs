@@ -6,6 +6,7 @@
 
 pub mod client;
 mod disk;
+mod inbox;
 mod lines;
 mod post;
 pub mod server;

@@ -1,5 +1,6 @@
 //! The planner's end.
 
+use crate::inbox::Kept;
 use crate::lines::LineBody;
 use crate::state::{Sent, State, line};
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use outrigger_wire::stream::{Change, HEARTBEAT, REPORTS_PATH, Report, STREAM_PATH, Subscribe};
-use outrigger_wire::{EndpointConfig, GatewayId, Routes, Subscription};
+use outrigger_wire::{DeploymentKey, EndpointConfig, GatewayId, Routes, Subscription};
 use serde::de::DeserializeOwned;
 use std::convert::Infallible;
 use std::io;
@@ -24,12 +25,12 @@ use tokio::time::{sleep, timeout};
 const MOST_CONNECTIONS: usize = 8_192;
 /// The largest request, in bytes: a report of a thousand deployments has about 4 MiB.
 const LARGEST_REQUEST: usize = 16 << 20;
-/// The most senders whose reports are kept.
-const MOST_SENDERS: usize = 8_192;
 /// How long a request's head and body may take.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// A subscriber that takes no line for this long is cut off; it will dial again.
 const SLOWEST_READER: Duration = Duration::from_secs(30);
+/// Lines are sent together up to this many bytes.
+const PIECE: usize = 64 << 10;
 /// How long accepting rests after an error such as too many open files.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -67,7 +68,7 @@ impl Reports {
     pub async fn recv(&mut self) -> Option<Report> {
         loop {
             let reported = self.shared.reported.notified();
-            if let Some((_, report)) = self.shared.state().reports.pop_first() {
+            if let Some(report) = self.shared.state().inbox.take() {
                 return Some(report);
             }
             reported.await;
@@ -112,19 +113,51 @@ impl Server {
         }
     }
 
-    /// The routes of all deployments are now these: what differs is pushed to every gateway at once.
+    /// One deployment's routes, and the configurations of its sidecars, are now these: what differs is pushed at
+    /// once, a weight and the endpoints that it needs together.
+    #[allow(clippy::needless_pass_by_value, reason = "the caller has made them for this")]
+    pub fn put(&self, routes: Routes, endpoints: Vec<EndpointConfig>) {
+        let differs = self.shared.state().put(&routes, &endpoints);
+        self.push_if(differs);
+    }
+
+    /// The deployment is gone, and with it its sidecars' configurations.
+    pub fn remove(&self, deployment: &DeploymentKey) {
+        let differs = self.shared.state().remove(deployment);
+        self.push_if(differs);
+    }
+
+    /// What was put is all that there is. Until then subscribers wait: a server that has just started must not
+    /// say that everything is gone.
+    pub fn complete(&self) {
+        let differs = self.shared.state().complete();
+        self.push_if(differs);
+    }
+
+    /// The routes of all deployments are now these, and complete.
+    #[allow(clippy::needless_pass_by_value, reason = "the caller has made them for this")]
     pub fn publish(&self, routes: Vec<Routes>) {
-        let differs = self.shared.state().set_routes(routes);
+        let differs = self.shared.state().set_routes(&routes);
         self.push_if(differs);
     }
 
-    /// The configurations of all sidecars are now these.
+    /// The configurations of all sidecars are now these, and complete.
+    #[allow(clippy::needless_pass_by_value, reason = "the caller has made them for this")]
     pub fn publish_endpoints(&self, endpoints: Vec<EndpointConfig>) {
-        let differs = self.shared.state().set_endpoints(endpoints);
+        let differs = self.shared.state().set_endpoints(&endpoints);
         self.push_if(differs);
     }
 
-    /// Gateways whose stream lives.
+    /// Takes in a report that came by way of another server; whether there was room. It counts as heard: a
+    /// gateway whose stream is there and whose reports arrive here is live.
+    pub fn accept(&self, report: Report) -> bool {
+        if let Report::Gateway(report) = &report {
+            self.shared.state().heard_elsewhere(&report.gateway);
+        }
+        self.keep(report)
+    }
+
+    /// Gateways whose stream lives, here or, as far as their reports tell, at another server.
     pub fn live_gateways(&self) -> Vec<GatewayId> {
         self.shared.state().live()
     }
@@ -166,23 +199,24 @@ impl Server {
     }
 
     fn reported(&self, report: Report) -> Answer {
-        let mut state = self.shared.state();
-        let sender = match &report {
-            Report::Gateway(report) => {
-                state.heard(&report.gateway);
-                format!("gateway/{}", report.gateway)
-            }
-            Report::Endpoint(report) => format!("endpoint/{}", report.endpoint),
-        };
-        if state.reports.len() >= MOST_SENDERS && !state.reports.contains_key(&sender) {
+        if let Report::Gateway(report) = &report {
+            self.shared.state().heard(&report.gateway);
+        }
+        if !self.keep(report) {
             return refusal(StatusCode::SERVICE_UNAVAILABLE, "too many senders");
         }
-        state.reports.insert(sender, report);
-        drop(state);
-        self.shared.reported.notify_one();
         let mut answer = Response::new(Either::Right(Full::default()));
         *answer.status_mut() = StatusCode::NO_CONTENT;
         answer
+    }
+
+    /// Keeps a report until it is taken; whether there was room.
+    fn keep(&self, report: Report) -> bool {
+        let kept = self.shared.state().inbox.keep(report);
+        if kept == Kept::Yes {
+            self.shared.reported.notify_one();
+        }
+        kept != Kept::NoRoom
     }
 
     fn subscribe(&self, subscribe: Subscribe) -> Answer {
@@ -201,7 +235,7 @@ impl Server {
     /// Sends what the subscriber lacks, now and at every change, until it leaves.
     async fn feed(&self, subscribe: Subscribe, lines: mpsc::Sender<Bytes>) {
         let _open = Open::new(&self.shared, &subscribe.subscription);
-        let mut sent: Sent = subscribe.have;
+        let mut sent = Sent::new(subscribe.have);
         let mut changed = self.shared.changed.subscribe();
         let mut synced = false;
         loop {
@@ -212,7 +246,7 @@ impl Server {
                     behind.extend(line(&Change::Synced));
                     synced = true;
                 }
-                for line in behind {
+                for line in pieces(behind) {
                     if !matches!(timeout(SLOWEST_READER, lines.send(line)).await, Ok(Ok(()))) {
                         return;
                     }
@@ -230,6 +264,23 @@ impl Server {
             }
         }
     }
+}
+
+/// Lines as pieces of a body: small ones together, for a thousand deployments are a thousand lines.
+fn pieces(lines: Vec<Bytes>) -> impl Iterator<Item = Bytes> {
+    let mut lines = lines.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let first = lines.next()?;
+        let fits = |next: &Bytes, room: usize| next.len() <= room;
+        if !lines.peek().is_some_and(|next| fits(next, PIECE.saturating_sub(first.len()))) {
+            return Some(first);
+        }
+        let mut piece = bytes::BytesMut::from(&*first);
+        while let Some(next) = lines.next_if(|next| fits(next, PIECE.saturating_sub(piece.len()))) {
+            piece.extend_from_slice(&next);
+        }
+        Some(piece.freeze())
+    })
 }
 
 /// While it lives, the gateway's stream counts as open.

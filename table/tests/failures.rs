@@ -1,46 +1,14 @@
 //! What a proxy's end does when servers misbehave in ways of their own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use outrigger_table::{Client, ClientConfig, Reports, Server, Table};
+mod support;
+
+use outrigger_table::{Client, Reports, Server};
 use outrigger_wire::stream::Report;
-use outrigger_wire::{BasisPoints, Change, GatewayReport, Routes, Subscription};
-use std::sync::Arc;
-use std::time::Duration;
+use outrigger_wire::{Change, GatewayReport};
+use support::{gateway, report, routes, serve, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-
-fn routes(name: &str, serial: u64) -> Routes {
-    Routes {
-        deployment: name.into(),
-        serial,
-        model: "m".to_owned(),
-        aliases: Vec::new(),
-        traffic: Default::default(),
-        timeouts: Default::default(),
-        max_queue_delay: Default::default(),
-        stable: None,
-        canary: None,
-        weight: BasisPoints::ZERO,
-        reference: None,
-    }
-}
-
-fn gateway(servers: &[&str]) -> ClientConfig {
-    ClientConfig {
-        servers: servers.iter().map(|s| (*s).to_owned()).collect(),
-        subscription: Subscription::Gateway("gateway".into()),
-        state_dir: None,
-    }
-}
-
-async fn serve(server: &Server) -> (String, JoinHandle<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let server = server.clone();
-    (address, tokio::spawn(async move { server.serve(listener).await.unwrap() }))
-}
 
 /// A server by hand: it answers every subscription with these bytes of a body and then holds the connection.
 async fn answering(body: Vec<u8>) -> String {
@@ -66,19 +34,10 @@ fn lines(changes: &[Change]) -> Vec<u8> {
     changes.iter().flat_map(|change| serde_json::to_vec(change).unwrap().into_iter().chain([b'\n'])).collect()
 }
 
-async fn until(
-    table: &mut watch::Receiver<Arc<Table>>,
-    what: &str,
-    holds: impl Fn(&Table) -> bool,
-) -> Arc<Table> {
-    let waited = tokio::time::timeout(Duration::from_secs(60), table.wait_for(|t| holds(t))).await;
-    waited.unwrap_or_else(|_| panic!("never: {what}")).unwrap().clone()
-}
-
 /// Half-open: the peer's machine is gone and nothing says so. The table stays and stops counting as live.
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_falls_silent_is_no_longer_live() {
-    let synced = lines(&[Change::Routes(Box::new(routes("a/x", 3))), Change::Synced]);
+    let synced = lines(&[Change::Routes(Box::new(routes("a/x", 3, 0))), Change::Synced]);
     let address = answering(synced).await;
     let client = Client::start(gateway(&[&address]));
     let mut table = client.table();
@@ -94,7 +53,7 @@ async fn an_endless_line_is_not_collected() {
     let endless = answering(vec![b'x'; 16 << 20]).await;
     let (server, _reports) = Server::new();
     let (address, _task) = serve(&server).await;
-    server.publish(vec![routes("a/x", 1)]);
+    server.publish(vec![routes("a/x", 1, 0)]);
     let client = Client::start(gateway(&[&endless, &address]));
     until(&mut client.table(), "live from the second", |t| t.live && t.routes.len() == 1).await;
 }
@@ -106,8 +65,8 @@ async fn what_was_removed_in_between_is_gone_after_resuming() {
     let (after, _reports_too) = Server::new();
     let (before_at, task) = serve(&before).await;
     let (after_at, _task) = serve(&after).await;
-    before.publish(vec![routes("a/x", 1), routes("a/y", 1)]);
-    after.publish(vec![routes("a/y", 1)]);
+    before.publish(vec![routes("a/x", 1, 0), routes("a/y", 1, 0)]);
+    after.publish(vec![routes("a/y", 1, 0)]);
     let client = Client::start(gateway(&[&before_at, &after_at]));
     let mut table = client.table();
     until(&mut table, "both", |t| t.live && t.routes.len() == 2).await;
@@ -140,8 +99,6 @@ async fn the_newest_report_reaches_the_next_server() {
 }
 
 async fn sequence(reports: &mut Reports) -> u64 {
-    let report =
-        tokio::time::timeout(Duration::from_secs(20), reports.recv()).await.expect("a report").unwrap();
-    let Report::Gateway(report) = report else { panic!("not a gateway's") };
+    let Report::Gateway(report) = report(reports).await else { panic!("not a gateway's") };
     report.sequence
 }

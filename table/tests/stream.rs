@@ -1,67 +1,16 @@
 //! Both ends over real sockets.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use outrigger_table::{Client, ClientConfig, Reports, Server, Table};
+mod support;
+
+use outrigger_table::{Client, ClientConfig, Server};
 use outrigger_wire::stream::{Report, Version};
-use outrigger_wire::{
-    BasisPoints, Change, EndpointConfig, EngineKind, EngineState, GatewayReport, Routes, Subscribe,
-    Subscription,
-};
+use outrigger_wire::{Change, EngineKind, EngineState, GatewayReport, Routes, Subscribe, Subscription};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
+use support::{endpoint, gateway, report, routes, serve, until, weight};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-
-fn routes(name: &str, serial: u64, weight: u8) -> Routes {
-    Routes {
-        deployment: name.into(),
-        serial,
-        model: "m".to_owned(),
-        aliases: Vec::new(),
-        traffic: Default::default(),
-        timeouts: Default::default(),
-        max_queue_delay: Default::default(),
-        stable: None,
-        canary: None,
-        weight: BasisPoints::percent(weight),
-        reference: None,
-    }
-}
-
-async fn serve(server: &Server) -> (String, JoinHandle<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let server = server.clone();
-    (address, tokio::spawn(async move { server.serve(listener).await.unwrap() }))
-}
-
-fn gateway(servers: &[&str]) -> ClientConfig {
-    ClientConfig {
-        servers: servers.iter().map(|s| (*s).to_owned()).collect(),
-        subscription: Subscription::Gateway("gateway".into()),
-        state_dir: None,
-    }
-}
-
-async fn until(
-    table: &mut watch::Receiver<Arc<Table>>,
-    what: &str,
-    holds: impl Fn(&Table) -> bool,
-) -> Arc<Table> {
-    let waited = tokio::time::timeout(Duration::from_secs(20), table.wait_for(|t| holds(t))).await;
-    waited.unwrap_or_else(|_| panic!("never: {what}")).unwrap().clone()
-}
-
-async fn report(reports: &mut Reports) -> Report {
-    tokio::time::timeout(Duration::from_secs(20), reports.recv()).await.expect("a report").unwrap()
-}
-
-fn weight(table: &Table, name: &str) -> Option<u16> {
-    table.routes.get(&name.into()).map(|r| r.weight.get())
-}
 
 #[tokio::test]
 async fn changes_are_pushed_and_removals_too() {
@@ -267,18 +216,11 @@ async fn reports_arrive_newest_of_each_sender() {
 async fn a_sidecar_hears_its_own_configuration_alone() {
     let (server, mut reports) = Server::new();
     let (address, _task) = serve(&server).await;
-    let of = |name: &str, serial| EndpointConfig {
-        endpoint: name.into(),
-        deployment: "a/x".into(),
-        serial,
-        model: "m".to_owned(),
-        serving: Default::default(),
-    };
+    let of = |name: &str, serial| endpoint(name, "a/x", serial);
     server.publish_endpoints(vec![of("x-0", 1), of("x-1", 5)]);
     let client = Client::start(ClientConfig {
-        servers: vec![address],
         subscription: Subscription::Endpoint("x-0".into()),
-        state_dir: None,
+        ..gateway(&[&address])
     });
     let mut table = client.table();
     let seen = until(&mut table, "configured", |t| t.endpoint.is_some()).await;
