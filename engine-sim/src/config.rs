@@ -90,12 +90,18 @@ pub(crate) struct Args {
     /// Where to listen; port 0 takes a free one and prints it
     #[arg(long, default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000))]
     pub(crate) listen: SocketAddr,
+    /// The address, instead of that in --listen; vLLM's flag and MLServer's variable, so that it can stand for either
+    #[arg(long, env = "MLSERVER_HOST")]
+    host: Option<IpAddr>,
     /// The port, instead of that in --listen
-    #[arg(long)]
+    #[arg(long, env = "MLSERVER_HTTP_PORT")]
     pub(crate) port: Option<u16>,
     /// The model's name
     #[arg(long, default_value = "demo")]
     model: String,
+    /// The name under which it is served, instead of --model
+    #[arg(long)]
+    served_model_name: Option<String>,
     /// Everything that is drawn (texts, jitter, errors) comes from this
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -171,7 +177,7 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn address(&self) -> SocketAddr {
-        SocketAddr::new(self.listen.ip(), self.port.unwrap_or(self.listen.port()))
+        SocketAddr::new(self.host.unwrap_or(self.listen.ip()), self.port.unwrap_or(self.listen.port()))
     }
 
     pub(crate) fn config(&self) -> Config {
@@ -181,7 +187,7 @@ impl Args {
             faults.set(fault, self.fault_after);
         }
         Config {
-            model: self.model.clone(),
+            model: self.served_model_name.as_ref().unwrap_or(&self.model).clone(),
             seed: self.seed,
             version: self.label.clone(),
             timing: Timing {
@@ -243,6 +249,14 @@ mod tests {
             (default.max_model_len, default.max_rows, default.instances)
         );
         assert!(config.mistakes().is_empty());
+    }
+
+    #[test]
+    fn the_engines_own_words_for_address_and_name_are_understood() {
+        let flags = ["sim", "--host=0.0.0.0", "--port=8000", "--model=org/llama", "--served-model-name=llama"];
+        let args = Args::try_parse_from(flags).unwrap();
+        assert_eq!(args.address(), "0.0.0.0:8000".parse().unwrap());
+        assert_eq!(args.config().model, "llama");
     }
 
     #[test]

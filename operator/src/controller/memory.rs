@@ -1,0 +1,187 @@
+//! What is remembered between two looks and lost with the process: baselines of cumulative counters, the newest
+//! word of each proxy, what was applied.
+
+use crate::apply::Applied;
+use crate::watch::Kind;
+use jiff::Timestamp;
+use outrigger_plan::{Gateway, Trouble};
+use outrigger_verdict::Baselines;
+use outrigger_wire::stream::Report;
+use outrigger_wire::{DeploymentKey, EndpointId, EndpointReport, GatewayId, GatewayReport};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The most sidecars whose newest report is kept: as many as the table serves.
+const MOST_ENDPOINTS: usize = 8_192;
+/// The most gateways whose acknowledgement is kept per deployment.
+const MOST_GATEWAYS: usize = 256;
+/// A gateway that was last heard of this long ago is forgotten: a Deployment that rolls leaves old names behind.
+const FORGOTTEN: Duration = Duration::from_secs(600);
+
+/// What is remembered. Shared by workers; nothing waits while it is held.
+#[derive(Debug, Default)]
+pub struct Memory {
+    inner: Mutex<Inner>,
+}
+
+/// See [`Memory`].
+#[derive(Debug, Default)]
+pub(crate) struct Inner {
+    /// What gateways counted.
+    pub(crate) baselines: Baselines,
+    /// The newest report of each sidecar, and when it came.
+    pub(crate) endpoints: HashMap<EndpointId, (EndpointReport, Timestamp)>,
+    heads: HashMap<DeploymentKey, BTreeMap<GatewayId, Head>>,
+    owns: HashMap<DeploymentKey, Own>,
+}
+
+#[derive(Debug)]
+struct Head {
+    gateway: Gateway,
+    heard: Timestamp,
+}
+
+/// What is remembered of one deployment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Own {
+    /// What was applied last, by kind and name.
+    pub(crate) applied: BTreeMap<(Kind, String), Applied>,
+    /// Why the API server, or the merge before it, would not have the objects.
+    pub(crate) refused: Option<Trouble>,
+    /// Looks in a row that ended in an error.
+    pub(crate) failures: u32,
+    /// A canary is judged or gateways are waited for: reports matter.
+    pub(crate) attentive: bool,
+    /// The engine's restarts of each replica, as they were seen to happen.
+    pub(crate) restarts: HashMap<EndpointId, Vec<Timestamp>>,
+}
+
+impl Memory {
+    pub(crate) fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in a report; the deployments that are to be looked at because of it.
+    pub(crate) fn absorb(&self, report: Report, now: Timestamp) -> Vec<DeploymentKey> {
+        let mut inner = self.inner();
+        match report {
+            Report::Gateway(report) => inner.gateway(&report, now),
+            Report::Endpoint(report) => inner.endpoint(*report, now),
+        }
+    }
+
+    /// Whether anything is remembered of it.
+    pub(crate) fn knows(&self, key: &DeploymentKey) -> bool {
+        self.inner().owns.contains_key(key)
+    }
+
+    /// Those of which a canary is judged, or which have not settled.
+    pub(crate) fn attentive(&self) -> HashSet<DeploymentKey> {
+        let inner = self.inner();
+        inner.owns.iter().filter(|(_, own)| own.attentive).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Forgets everything: another leader has written meanwhile, so a fresh baseline is taken.
+    pub(crate) fn clear(&self) {
+        *self.inner() = Inner::default();
+    }
+}
+
+impl Inner {
+    fn gateway(&mut self, report: &GatewayReport, now: Timestamp) -> Vec<DeploymentKey> {
+        self.baselines.absorb(report, now);
+        let mut marked = Vec::new();
+        for (key, counted) in &report.deployments {
+            let gateway = Gateway {
+                id: report.gateway.clone(),
+                live: false,
+                serial: counted.serial,
+                assigned_stable: counted.assigned_stable,
+                assigned_canary: counted.assigned_canary,
+                ejected: counted.ejected.clone(),
+            };
+            let heads = self.heads.entry(key.clone()).or_default();
+            let before = heads.get(&report.gateway);
+            let told =
+                before.is_none_or(|b| b.gateway.serial != gateway.serial || b.gateway.ejected != gateway.ejected);
+            if before.is_some() || heads.len() < MOST_GATEWAYS {
+                heads.insert(report.gateway.clone(), Head { gateway, heard: now });
+            }
+            if told || self.owns.get(key).is_some_and(|own| own.attentive) {
+                marked.push(key.clone());
+            }
+        }
+        marked
+    }
+
+    fn endpoint(&mut self, report: EndpointReport, now: Timestamp) -> Vec<DeploymentKey> {
+        let id = report.endpoint.clone();
+        let before = self.endpoints.get(&id).map(|(before, _)| before);
+        let news = before.is_none_or(|before| matters(before, &report));
+        // A server that was forwarded an old report after a new one keeps the new one.
+        let older = before.is_some_and(|b| b.incarnation == report.incarnation && b.sequence > report.sequence);
+        if older || (before.is_none() && self.endpoints.len() >= MOST_ENDPOINTS) {
+            return Vec::new();
+        }
+        let deployment = report.deployment.clone();
+        self.endpoints.insert(id, (report, now));
+        if news && !deployment.0.is_empty() { vec![deployment] } else { Vec::new() }
+    }
+
+    /// The gateways that were heard of, as the planner sees them; one that lives and has not reported yet works by no
+    /// routes.
+    pub(crate) fn gateways(&mut self, key: &DeploymentKey, live: &[GatewayId], now: Timestamp) -> Vec<Gateway> {
+        let forgotten = |head: &Head| {
+            Duration::try_from(now.duration_since(head.heard)).is_ok_and(|silent| silent > FORGOTTEN)
+        };
+        let mut found: BTreeMap<GatewayId, Gateway> = BTreeMap::new();
+        if let Some(heads) = self.heads.get_mut(key) {
+            heads.retain(|id, head| live.contains(id) || !forgotten(head));
+            found.extend(heads.iter().map(|(id, head)| (id.clone(), head.gateway.clone())));
+        }
+        for id in live {
+            let unheard = Gateway {
+                id: id.clone(),
+                live: true,
+                serial: 0,
+                assigned_stable: 0,
+                assigned_canary: 0,
+                ejected: Vec::new(),
+            };
+            found.entry(id.clone()).or_insert(unheard).live = true;
+        }
+        found.into_values().collect()
+    }
+
+    /// What is remembered of one deployment.
+    pub(crate) fn own(&mut self, key: &DeploymentKey) -> &mut Own {
+        self.owns.entry(key.clone()).or_default()
+    }
+
+    /// A deployment is gone.
+    pub(crate) fn forget(&mut self, key: &DeploymentKey) {
+        self.baselines.remove(key);
+        self.heads.remove(key);
+        self.owns.remove(key);
+        self.endpoints.retain(|_, (report, _)| report.deployment != *key);
+    }
+
+    /// Replicas that are gone are not remembered.
+    pub(crate) fn retain_endpoints(&mut self, key: &DeploymentKey, present: &HashSet<EndpointId>) {
+        self.endpoints.retain(|id, (report, _)| report.deployment != *key || present.contains(id));
+        self.own(key).restarts.retain(|id, _| present.contains(id));
+    }
+}
+
+/// Whether the planner would see another world: counts of requests are for people.
+fn matters(before: &EndpointReport, now: &EndpointReport) -> bool {
+    let quiet = |report: &EndpointReport| EndpointReport {
+        sequence: 0,
+        serial: 0,
+        in_flight: 0,
+        queued: 0,
+        ..report.clone()
+    };
+    quiet(before) != quiet(now)
+}

@@ -1,0 +1,367 @@
+//! One look at one deployment, and everything that follows from it.
+
+use super::work::Parts;
+use super::world::{self, From};
+use crate::apply::{self, Applied, Error, Need};
+use crate::render::{self, Input, Objects};
+use crate::watch::index::{Declared, Held, Seen};
+use crate::watch::{Entry, Kind, kept};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{ControllerRevision, ReplicaSet};
+use kube::core::{DeserializeGuard, NamespaceResourceScope};
+use kube::{Resource, ResourceExt};
+use outrigger_crds::ModelDeployment;
+use outrigger_plan::{Outcome, Plan, Revision, Trouble, plan, routes};
+use outrigger_wire::{DeploymentKey, Mistake};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Transitions that may follow each other at once. A plan makes one at a time; a chain of more would be a circle of
+/// its own, and goes on after [`BREATH`].
+const CHAIN: usize = 16;
+/// The rest after a chain.
+const BREATH: Duration = Duration::from_secs(1);
+/// The first and the longest rest after an error, drawn between half and the whole; doubled each time.
+const REST: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+/// The rest after a conflict: the watch brings the newer object within milliseconds.
+const CONFLICT: Duration = Duration::from_millis(50);
+/// Revisions that are kept beside those that the plan names: a rollback to one of these needs nobody's Git.
+const HISTORY: usize = 10;
+
+/// Tells proxies what the stored status says. Every replica of the operator does, leader or not.
+pub(crate) fn publish(parts: &Parts, key: &DeploymentKey, entry: &Entry) {
+    match entry.declared() {
+        None => parts.table.remove(key),
+        // It can't be read, so what is served stays what it was.
+        Some(Declared::Unreadable(..)) => {}
+        Some(Declared::Readable(object)) if object.metadata.deletion_timestamp.is_some() => {
+            parts.table.remove(key);
+        }
+        Some(Declared::Readable(object)) => {
+            let (declared, status) = (world::declared(key, object), world::status(object));
+            let replicas = world::replicas(entry);
+            parts.table.put(
+                routes::routes(&declared, &status, &replicas),
+                routes::endpoints(&declared, &status, &replicas),
+            );
+        }
+    }
+}
+
+/// One look; when to look again at the latest, where that is known.
+pub(crate) async fn look(parts: &Parts, key: &DeploymentKey) -> Option<Instant> {
+    let entry = parts.index.entry(key);
+    publish(parts, key, &entry);
+    if !parts.leads() {
+        return None;
+    }
+    match entry.declared() {
+        Some(Declared::Readable(object)) if object.metadata.deletion_timestamp.is_none() => {}
+        Some(Declared::Unreadable(meta, why)) => {
+            parts.events.unreadable(meta, why);
+            return None;
+        }
+        _ => {
+            parts.memory.inner().forget(key);
+            parts.metrics.forget(key);
+            return None;
+        }
+    }
+    let began = Instant::now();
+    let result = turns(parts, key).await;
+    parts.metrics.reconciled(result.is_ok(), began.elapsed());
+    let mut memory = parts.memory.inner();
+    let own = memory.own(key);
+    match result {
+        Ok(again) => {
+            own.failures = 0;
+            again
+        }
+        Err(Error::Deposed) => None,
+        Err(error) if error.is_conflict() => Some(Instant::now() + jittered(CONFLICT)),
+        Err(error) => {
+            own.failures += 1;
+            let rest = REST.0.saturating_mul(1 << own.failures.min(10)).min(REST.1);
+            if own.failures > 2 || error.refusal().is_none() {
+                tracing::warn!(deployment = %key, %error, failures = own.failures, "to be tried again");
+            }
+            Some(Instant::now() + jittered(rest))
+        }
+    }
+}
+
+fn jittered(rest: Duration) -> Duration {
+    rest.mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
+async fn turns(parts: &Parts, key: &DeploymentKey) -> Result<Option<Instant>, Error> {
+    for _ in 0..CHAIN {
+        let Some((wake_at, look_again)) = turn(parts, key).await? else { return Ok(None) };
+        let rest = wake_at.map(|at| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default());
+        match rest {
+            Some(Duration::ZERO) => {}
+            rest => {
+                let wake = rest.map(|rest| Instant::now() + rest);
+                return Ok([wake, look_again].into_iter().flatten().min());
+            }
+        }
+    }
+    Ok(Some(Instant::now() + BREATH))
+}
+
+/// When the plan wants to be made anew, and when an object that was just written is to be looked for.
+type Wakes = (Option<Timestamp>, Option<Instant>);
+
+/// One plan and its effects, in their order. `None` when there is nothing to plan for any more.
+async fn turn(parts: &Parts, key: &DeploymentKey) -> Result<Option<Wakes>, Error> {
+    let entry = parts.index.entry(key);
+    let Some(Declared::Readable(object)) = entry.declared() else { return Ok(None) };
+    let now = Timestamp::now();
+    let plan = planned(parts, key, object, &entry, now);
+    leading(parts)?;
+    keep_revisions(parts, key, object, &entry, &plan).await?;
+    let stored = write_status(parts, key, object, &plan, now).await?;
+    parts.table.put(plan.routes.clone(), plan.endpoints.clone());
+    let object = stored.as_ref().unwrap_or(object);
+    plan.events.iter().for_each(|event| parts.events.tell(object, event));
+    parts.metrics.deployment(key, &plan);
+    let look_again = match workloads(parts, key, object, &entry, &plan).await {
+        Ok(look_again) => {
+            accepted(parts, key, None);
+            look_again
+        }
+        Err(error) => {
+            let Some(words) = error.refusal() else { return Err(error) };
+            // Said once in the status, and tried again with growing rests.
+            let trouble = Trouble { reason: "Refused".to_owned(), message: words, blocks: true };
+            if accepted(parts, key, Some(trouble)) {
+                return Ok(Some((Some(now), None)));
+            }
+            return Err(error);
+        }
+    };
+    Ok(Some((plan.wake_at, look_again)))
+}
+
+fn planned(
+    parts: &Parts,
+    key: &DeploymentKey,
+    object: &Arc<ModelDeployment>,
+    entry: &Entry,
+    now: Timestamp,
+) -> Plan {
+    let (live, nodes) = (parts.table.live_gateways(), parts.index.nodes());
+    let mut memory = parts.memory.inner();
+    let world = world::world(&From { key, object, entry, nodes: &nodes, live: &live, now }, &mut memory);
+    let plan = plan(&world, now);
+    let settled = matches!(plan.outcome, Outcome::Serving | Outcome::RolledBack);
+    memory.own(key).attentive = plan.status.canary.is_some() || !settled;
+    plan
+}
+
+/// Remembers whether the objects were accepted; whether that is news.
+fn accepted(parts: &Parts, key: &DeploymentKey, refused: Option<Trouble>) -> bool {
+    let mut memory = parts.memory.inner();
+    let own = memory.own(key);
+    let news = own.refused != refused;
+    own.refused = refused;
+    news
+}
+
+fn leading(parts: &Parts) -> Result<(), Error> {
+    if parts.leads() { Ok(()) } else { Err(Error::Deposed) }
+}
+
+/// What the plan names is kept before anything refers to it; of the rest the newest stay.
+async fn keep_revisions(
+    parts: &Parts,
+    key: &DeploymentKey,
+    object: &ModelDeployment,
+    entry: &Entry,
+    plan: &Plan,
+) -> Result<(), Error> {
+    let uid = object.uid().unwrap_or_default();
+    let kept = world::revisions(entry);
+    for revision in plan.revisions.iter().filter(|new| kept.iter().all(|old| old.id != new.id)) {
+        let object = render::controller_revision(&uid, key, revision);
+        let (_, namespace) = names(key);
+        tracing::debug!(deployment = %key, revision = %revision.id, namespace, "kept");
+        ensure(parts, key, Kind::ControllerRevision, &object, None).await?;
+    }
+    let mut history: Vec<&Revision> =
+        kept.iter().filter(|old| plan.revisions.iter().all(|new| new.id != old.id)).collect();
+    history.sort_by_key(|revision| std::cmp::Reverse(revision.created));
+    for old in history.into_iter().skip(HISTORY) {
+        let held = entry.revisions.iter().find(|(_, held)| held.value.as_ref().is_ok_and(|r| r.id == old.id));
+        if let Some((name, held)) = held {
+            apply::delete::<ControllerRevision>(&parts.client, names(key).1, name, &held.uid).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the status if it differs. What is written is known at once, before any watch shows it.
+async fn write_status(
+    parts: &Parts,
+    key: &DeploymentKey,
+    object: &Arc<ModelDeployment>,
+    plan: &Plan,
+    now: Timestamp,
+) -> Result<Option<Arc<ModelDeployment>>, Error> {
+    if plan.status != world::status(object) {
+        let mut next = ModelDeployment::clone(object);
+        next.status = Some(plan.status.clone());
+        let stored = apply::status(&parts.client, &next).await?;
+        parts.index.wrote(DeserializeGuard(Ok(stored.clone())));
+        if plan.evidence_stored {
+            parts.memory.inner().baselines.stored(key, now);
+        }
+        return Ok(Some(Arc::new(stored)));
+    }
+    if plan.evidence_stored {
+        parts.memory.inner().baselines.stored(key, now);
+    }
+    Ok(None)
+}
+
+/// Brings the workloads about; when to look for what was just written.
+async fn workloads(
+    parts: &Parts,
+    key: &DeploymentKey,
+    object: &ModelDeployment,
+    entry: &Entry,
+    plan: &Plan,
+) -> Result<Option<Instant>, Error> {
+    leading(parts)?;
+    let uid = object.uid().unwrap_or_default();
+    let input = Input {
+        uid: &uid,
+        key,
+        spec: &object.spec,
+        status: &plan.status,
+        workloads: &plan.workloads,
+        installation: &parts.installation,
+    };
+    let (objects, mistaken) = rendered(&input);
+    let mut again: Vec<Option<Instant>> = Vec::new();
+    if let Some(objects) = objects {
+        // A pod's sidecar can't show who it is to somebody whom it can't verify.
+        parts.bundles.ensure(&parts.client, names(key).1).await?;
+        again.push(ensure(parts, key, Kind::NetworkPolicy, &objects.network_policy, entry.policies.get(name(&objects.network_policy))).await?);
+        for set in &objects.replica_sets {
+            let held = entry.sets.get(name(set)).map(seen_set);
+            again.push(ensure(parts, key, Kind::ReplicaSet, set, held.as_ref()).await?);
+        }
+        let held = entry.services.get(name(&objects.service));
+        again.push(ensure(parts, key, Kind::Service, &objects.service, held).await?);
+        match &objects.disruption_budget {
+            Some(budget) => {
+                let held = entry.budgets.get(name(budget));
+                again.push(ensure(parts, key, Kind::PodDisruptionBudget, budget, held).await?);
+            }
+            None => drop_budgets(parts, key, entry).await?,
+        }
+    }
+    drop_sets(parts, key, &uid, entry, plan).await?;
+    match mistaken.is_empty() {
+        true => Ok(again.into_iter().flatten().min()),
+        false => Err(Error::Mistaken(mistaken)),
+    }
+}
+
+/// The objects. When one revision's can't be made, the others' are: a canary with a mistake must not hold up the
+/// revision that serves.
+fn rendered(input: &Input<'_>) -> (Option<Objects>, Vec<Mistake>) {
+    let whole = match render::render(input) {
+        Ok(objects) => return (Some(objects), Vec::new()),
+        Err(mistakes) => mistakes,
+    };
+    let one = |workload| {
+        let workloads = std::slice::from_ref(workload);
+        render::render(&Input { workloads, ..*input }).ok()
+    };
+    let fine = input.workloads.iter().filter_map(one).reduce(|mut all, next| {
+        all.replica_sets.extend(next.replica_sets);
+        all
+    });
+    (fine, whole)
+}
+
+/// Applies an object unless it is as it was applied; when to look for it again.
+async fn ensure<K>(
+    parts: &Parts,
+    key: &DeploymentKey,
+    kind: Kind,
+    object: &K,
+    held: Option<&Held<Seen>>,
+) -> Result<Option<Instant>, Error>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
+{
+    let place = (kind, name(object).to_owned());
+    let before: Option<Applied> = parts.memory.inner().own(key).applied.get(&place).cloned();
+    match apply::need(before.as_ref(), apply::digest(object), held, Instant::now()) {
+        Need::Nothing => Ok(None),
+        Need::LookAgain(at) => Ok(Some(at)),
+        Need::Apply => {
+            leading(parts)?;
+            let applied = apply::apply(&parts.client, object).await?;
+            parts.memory.inner().own(key).applied.insert(place, applied);
+            Ok(None)
+        }
+    }
+}
+
+/// ReplicaSets of revisions that are to have no replicas go, and their pods with them, in their own time.
+async fn drop_sets(
+    parts: &Parts,
+    key: &DeploymentKey,
+    uid: &str,
+    entry: &Entry,
+    plan: &Plan,
+) -> Result<(), Error> {
+    let wanted: Vec<String> =
+        plan.workloads.iter().map(|w| crate::names::of_revision(names(key).0, &w.revision)).collect();
+    for (name, held) in &entry.sets {
+        let owners = held.value.metadata.owner_references.iter().flatten();
+        let leaving = held.value.metadata.deletion_timestamp.is_some();
+        if wanted.contains(name) || leaving || owners.into_iter().all(|owner| owner.uid != uid) {
+            continue;
+        }
+        leading(parts)?;
+        apply::delete::<ReplicaSet>(&parts.client, names(key).1, name, &held.uid).await?;
+        parts.memory.inner().own(key).applied.remove(&(Kind::ReplicaSet, name.clone()));
+    }
+    Ok(())
+}
+
+async fn drop_budgets(parts: &Parts, key: &DeploymentKey, entry: &Entry) -> Result<(), Error> {
+    for (name, held) in &entry.budgets {
+        leading(parts)?;
+        apply::delete::<k8s_openapi::api::policy::v1::PodDisruptionBudget>(
+            &parts.client,
+            names(key).1,
+            name,
+            &held.uid,
+        )
+        .await?;
+        parts.memory.inner().own(key).applied.remove(&(Kind::PodDisruptionBudget, name.clone()));
+    }
+    Ok(())
+}
+
+fn seen_set(held: &Held<Arc<crate::observe::ReplicaSet>>) -> Held<Seen> {
+    Held { version: held.version, uid: held.uid.clone(), value: kept::seen(&held.value.metadata) }
+}
+
+fn name<K: Resource>(object: &K) -> &str {
+    object.meta().name.as_deref().unwrap_or_default()
+}
+
+/// Name and namespace.
+fn names(key: &DeploymentKey) -> (&str, &str) {
+    key.as_str().split_once('/').map_or((key.as_str(), "default"), |(namespace, name)| (name, namespace))
+}

@@ -1,0 +1,163 @@
+//! What is kept of each watched kind, and of which deployment it is.
+
+use super::index::{Declared, Entry, Kind, Named, Seen};
+use crate::names;
+use crate::observe::{Pod, ReplicaSet};
+use crate::render;
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::Resource;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use outrigger_crds::{ModelDeployment, ObjectMeta};
+use outrigger_plan::Revision;
+use outrigger_wire::DeploymentKey;
+use outrigger_wire::stream::Version;
+use std::sync::Arc;
+
+/// An object that belongs to a deployment.
+pub trait Kept: Sized {
+    /// Its kind.
+    const KIND: Kind;
+    /// What is kept of it.
+    type Value;
+
+    /// Its metadata.
+    fn metadata(&self) -> &ObjectMeta;
+
+    /// The deployment to which it belongs, by its label.
+    fn deployment(&self) -> Option<DeploymentKey> {
+        let meta = self.metadata();
+        let name = meta.labels.as_ref()?.get(names::DEPLOYMENT)?;
+        Some(key(meta.namespace.as_deref()?, name))
+    }
+
+    /// What is kept.
+    fn keep(self) -> Self::Value;
+
+    /// Where it is kept.
+    fn place(entry: &mut Entry) -> &mut Named<Self::Value>;
+}
+
+/// `namespace/name`.
+pub fn key(namespace: &str, name: &str) -> DeploymentKey {
+    DeploymentKey(format!("{namespace}/{name}"))
+}
+
+impl Kept for DeserializeGuard<ModelDeployment> {
+    const KIND: Kind = Kind::ModelDeployment;
+    type Value = Declared;
+
+    fn metadata(&self) -> &ObjectMeta {
+        self.meta()
+    }
+
+    fn deployment(&self) -> Option<DeploymentKey> {
+        let meta = self.meta();
+        Some(key(meta.namespace.as_deref()?, meta.name.as_deref()?))
+    }
+
+    fn keep(self) -> Declared {
+        match self.0 {
+            Ok(mut object) => {
+                // Who wrote which field takes more memory than all the fields.
+                object.metadata.managed_fields = None;
+                Declared::Readable(Arc::new(object))
+            }
+            Err(invalid) => Declared::Unreadable(Arc::new(invalid.metadata), invalid.error),
+        }
+    }
+
+    fn place(entry: &mut Entry) -> &mut Named<Declared> {
+        &mut entry.declared
+    }
+}
+
+impl Kept for Pod {
+    const KIND: Kind = Kind::Pod;
+    type Value = Arc<Self>;
+
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn keep(self) -> Arc<Self> {
+        Arc::new(self)
+    }
+
+    fn place(entry: &mut Entry) -> &mut Named<Arc<Self>> {
+        &mut entry.pods
+    }
+}
+
+impl Kept for ReplicaSet {
+    const KIND: Kind = Kind::ReplicaSet;
+    type Value = Arc<Self>;
+
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn keep(self) -> Arc<Self> {
+        Arc::new(self)
+    }
+
+    fn place(entry: &mut Entry) -> &mut Named<Arc<Self>> {
+        &mut entry.sets
+    }
+}
+
+impl Kept for ControllerRevision {
+    const KIND: Kind = Kind::ControllerRevision;
+    type Value = Result<Arc<Revision>, String>;
+
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn keep(self) -> Self::Value {
+        render::read_revision(&self).map(Arc::new)
+    }
+
+    fn place(entry: &mut Entry) -> &mut Named<Self::Value> {
+        &mut entry.revisions
+    }
+}
+
+/// Kinds of which only the metadata is watched.
+macro_rules! metadata_only {
+    ($kind:ident, $field:ident) => {
+        impl Kept for PartialObjectMeta<$kind> {
+            const KIND: Kind = Kind::$kind;
+            type Value = Seen;
+
+            fn metadata(&self) -> &ObjectMeta {
+                &self.metadata
+            }
+
+            fn keep(self) -> Seen {
+                seen(&self.metadata)
+            }
+
+            fn place(entry: &mut Entry) -> &mut Named<Seen> {
+                &mut entry.$field
+            }
+        }
+    };
+}
+
+metadata_only!(Service, services);
+metadata_only!(PodDisruptionBudget, budgets);
+metadata_only!(NetworkPolicy, policies);
+
+/// Which version this is.
+pub fn seen(meta: &ObjectMeta) -> Seen {
+    let change = match meta.generation {
+        Some(generation) => format!("generation {generation}"),
+        None => meta.resource_version.clone().unwrap_or_default(),
+    };
+    let owners: Vec<&str> = meta.owner_references.iter().flatten().map(|owner| owner.uid.as_str()).collect();
+    let labels = serde_json::to_vec(&(&meta.labels, owners)).unwrap_or_default();
+    Seen { uid: meta.uid.clone().unwrap_or_default(), change, labels: Version::of(0, &labels).content }
+}
