@@ -1,4 +1,5 @@
 //! Tests of whole programs, seen from outside.
 
+pub mod cluster;
 pub mod markdown;
 pub mod program;

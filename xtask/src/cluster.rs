@@ -26,7 +26,8 @@ usage: cargo xtask cluster COMMAND
   up                 make the cluster, or what is missing of it; leave it as it is when nothing is
   down               stop everything that `up` started and remove what it made, also after a crash
   status             say what runs and how to reach it
-  load               build the images and import them where they differ; a running pod keeps its old one
+  load [IMAGE...]    build the images (operator, gateway, sidecar, engine-sim) and import them where they differ;
+                     a running pod keeps its old one
   kill NAME          kill a part: etcd, apiserver, controller-manager, scheduler, containerd-1, kubelet-1, proxy-1, ...
   stop NAME          ask a part to end
   start NAME         start a part again
@@ -42,7 +43,7 @@ pub(crate) fn command(words: &[&str]) -> Option<Result<()>> {
         ["up"] => up::up().map(drop),
         ["down"] => down::down(),
         ["status"] => status(),
-        ["load"] => load::load(),
+        ["load", named @ ..] => load::load(named),
         ["kill", name] => faults::stop(name, true),
         ["stop", name] => faults::stop(name, false),
         ["start", name] => faults::start(name),

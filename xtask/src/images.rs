@@ -40,13 +40,16 @@ pub(crate) fn name(image: &str) -> String {
     format!("docker.io/outrigger/{image}:{TAG}")
 }
 
-/// Builds the programs and packs them.
-pub(crate) fn build() -> Result<Vec<Archive>> {
+/// Builds the programs and packs them: all images, or those that are named.
+pub(crate) fn build(named: &[&str]) -> Result<Vec<Archive>> {
+    if let Some(unknown) = named.iter().find(|name| OURS.iter().all(|image| image.name != **name)) {
+        let names = OURS.iter().map(|image| image.name).collect::<Vec<_>>().join(", ");
+        bail!("no image `{unknown}`; there are: {names}");
+    }
     let target = triple()?;
     let folder = run::root()?.join("target/image");
-    // A package that is not there yet is told by cargo's own metadata, not by a failed build.
-    let there: Vec<&Ours> =
-        OURS.iter().filter(|image| image.programs.iter().all(|name| packaged(name))).collect();
+    let wanted = |image: &&Ours| named.is_empty() || named.contains(&image.name);
+    let there: Vec<&Ours> = OURS.iter().filter(wanted).collect();
     let mut args = vec!["build", "--locked", "--profile", "image", "--bins", "--target", &target];
     for program in there.iter().flat_map(|image| image.programs) {
         args.extend(["-p", program]);
@@ -101,11 +104,6 @@ fn single(image: &str, program: &Path, user: &'static str, path: &Path) -> Resul
     Image { name: name(image), files, entrypoint, user }.pack(path)
 }
 
-fn packaged(name: &str) -> bool {
-    let folder = name.trim_start_matches("outrigger-");
-    run::root().is_ok_and(|root| root.join(folder).join("src/main.rs").is_file())
-}
-
 /// The compiler's own target: named, so that build scripts and macros are not built static too.
 fn triple() -> Result<String> {
     let output = run::command("rustc", ["-vV"])?.output().context("running rustc")?;
@@ -116,9 +114,9 @@ fn triple() -> Result<String> {
     }
 }
 
-/// `cargo xtask images`: builds all of them and says where they are.
-pub(crate) fn images() -> Result<()> {
-    for Archive { name, path, digest } in build()? {
+/// `cargo xtask images`: builds them and says where they are.
+pub(crate) fn images(named: &[&str]) -> Result<()> {
+    for Archive { name, path, digest } in build(named)? {
         println!("{name:<40} {} {}", digest.get(..19).unwrap_or_default(), path.display());
     }
     Ok(())

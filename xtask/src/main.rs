@@ -24,7 +24,7 @@ usage: cargo xtask COMMAND
   generate     write the generated files (crds/yaml); --check only compares
   bench NAME   run a benchmark (proxy, batching, dataplane, verdicts), print its table, write target/bench/NAME.json
   cluster ...  a real Kubernetes to test with: up, down, status, load, ...; alone, it lists them
-  images       build the images of static programs into archives, without Docker
+  images ...   build the images of static programs into archives, without Docker: all, or the named
   contracts    list each contract line with the tests that prove it; fail on a line without one
 ";
 
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         ["generate"] => generate::generate(false),
         ["generate", "--check"] => generate::generate(true),
         ["bench", name] => bench::bench(name),
-        ["images"] => images::images(),
+        ["images", named @ ..] => images::images(named),
         ["cluster", words @ ..] => match cluster::command(words) {
             Some(result) => result,
             None => {

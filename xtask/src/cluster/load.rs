@@ -10,8 +10,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Builds our images and imports them.
-pub(crate) fn load() -> Result<()> {
-    let archives = images::build()?;
+pub(crate) fn load(named: &[&str]) -> Result<()> {
+    let archives = images::build(named)?;
     let _lock = state::lock()?;
     let mut state =
         State::load()?.filter(|state| state.ready).context("no cluster: run `cargo xtask cluster up`")?;

@@ -42,7 +42,6 @@ pub(crate) fn up() -> Result<State> {
     for name in ["containerd", "ctr", "nsenter", "prometheus"] {
         programs.insert(name.to_owned(), programs::find(name).with_context(|| format!("no program {name}"))?);
     }
-    preflight::kernel()?;
     down::everything()?;
     let started = Instant::now();
     let state = State {
@@ -69,6 +68,7 @@ pub(crate) fn up() -> Result<State> {
 fn fresh(mut state: State, folder: &Path) -> Result<State> {
     fs::create_dir_all(folder)?;
     state.save()?;
+    preflight::kernel()?;
     let pause = images::pause()?;
     let coredns = images::coredns(state.program("coredns")?)?;
     files::write(&state, folder)?;
