@@ -1,12 +1,14 @@
 //! The shape of the ModelDeployment API: types, documentation (the text of `kubectl explain`), schema and CEL.
 //! What a field means beyond its shape is `outrigger-plan`'s.
 
+pub mod pod;
 pub mod rollout;
 mod schema;
 pub mod spec;
 pub mod status;
 
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
+pub use pod::{Claim, PodTemplate, Quantity, Resources};
 pub use rollout::{Analysis, OnUndecided, Rollout, Step};
 pub use schema::NAME_PATTERN;
 pub use spec::{Engine, Model, ModelDeployment, ModelDeploymentSpec, Ports, Process, Scale};

@@ -195,3 +195,51 @@ pub(crate) fn verdicts(generator: &mut schemars::SchemaGenerator) -> Schema {
     }
     schemars::json_schema!({"type": "array", "items": item})
 }
+
+/// A part of a pod template. Kubernetes has the schema of all of it; here stands what a user looks for first, and the
+/// rest is kept as it is.
+pub(crate) fn pod_template() -> Schema {
+    let open = "x-kubernetes-preserve-unknown-fields";
+    let named = |what: &str, most: u32| {
+        json!({
+            "description": what,
+            "type": "array",
+            "maxItems": most,
+            "items": {
+                "type": "object",
+                open: true,
+                "required": ["name"],
+                "properties": {"name": {"description": "Its name.", "type": "string", "minLength": 1, "maxLength": 63}},
+            },
+        })
+    };
+    let texts = |what: &str| {
+        json!({
+            "description": what,
+            "type": "object",
+            "maxProperties": 256,
+            "additionalProperties": {"type": "string", "maxLength": 262_144},
+        })
+    };
+    let metadata = json!({
+        "description": "Labels and annotations of the pods.",
+        "type": "object",
+        open: true,
+        "properties": {"labels": texts("Further labels."), "annotations": texts("Annotations.")},
+    });
+    let spec = json!({
+        "description": "As in any pod: see `kubectl explain pod.spec`.",
+        "type": "object",
+        open: true,
+        "properties": {
+            "containers": named("The engine's container is `engine`; others are added.", 16),
+            "initContainers": named("Started one after another before the sidecar and the engine.", 16),
+            "volumes": named("Volumes, added to those of the sidecar.", 256),
+        },
+    });
+    schemars::json_schema!({
+        "type": "object",
+        open: true,
+        "properties": {"metadata": metadata, "spec": spec},
+    })
+}

@@ -2,7 +2,7 @@
 
 #![allow(clippy::duplicated_attributes, reason = "each printer column has its own `type_`")]
 
-use crate::{ModelDeploymentStatus, Rollout, schema};
+use crate::{ModelDeploymentStatus, PodTemplate, Resources, Rollout, schema};
 use kube::CustomResource;
 use outrigger_wire::{EngineKind, Serving, Traffic};
 use schemars::JsonSchema;
@@ -126,6 +126,14 @@ pub struct Engine {
     /// engine a free one instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ports: Option<Ports>,
+    /// What the engine's container needs: `limits: {nvidia.com/gpu: 1}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+    /// Any further field of the pods' template, as in a Deployment: node selectors, tolerations, volumes, environment.
+    /// Merged into what Outrigger makes of the other fields as `kubectl patch` does (lists by name); the engine's
+    /// container is `engine`. What the sidecar needs can't be changed here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_template: Option<PodTemplate>,
 }
 
 /// A program on this machine. `{httpPort}` in arguments and environment becomes the port that it is to listen on.

@@ -32,13 +32,18 @@ fn walk(schema: &serde_json::Value, path: &str, rules: &mut usize) {
         assert!(rule["message"].as_str().is_some_and(|m| !m.is_empty()), "{path}: {rule}");
         assert!(rule["messageExpression"].is_string(), "{path}: {rule}");
     }
-    let bounded = match schema["type"].as_str().unwrap_or_default() {
-        "string" => schema["maxLength"].is_number() || schema["enum"].is_array(),
-        "array" => schema["maxItems"].is_number(),
-        "object" => schema["properties"].is_object() || schema["maxProperties"].is_number(),
-        "integer" => schema["minimum"].is_number() && schema["maximum"].is_number(),
-        other => panic!("{path} has the type {other}"),
-    };
+    // Kubernetes' own fields are bounded by the size of an object, and no rule looks at them.
+    let open = schema["x-kubernetes-preserve-unknown-fields"] == true;
+    let either = schema["x-kubernetes-int-or-string"] == true;
+    let bounded = open
+        || either && schema["maxLength"].is_number()
+        || match schema["type"].as_str().unwrap_or_default() {
+            "string" => schema["maxLength"].is_number() || schema["enum"].is_array(),
+            "array" => schema["maxItems"].is_number(),
+            "object" => schema["properties"].is_object() || schema["maxProperties"].is_number(),
+            "integer" => schema["minimum"].is_number() && schema["maximum"].is_number(),
+            other => panic!("{path} has the type {other}"),
+        };
     assert!(bounded, "{path} has no bound: {schema}");
     assert!(
         schema["description"].as_str().is_some_and(|d| !d.is_empty()) || path.ends_with(']'),

@@ -7,3 +7,5 @@
 //! ```
 
 pub mod names;
+pub mod pod;
+pub mod render;

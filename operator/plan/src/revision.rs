@@ -1,8 +1,9 @@
 //! A revision's identity: a hash over what the user wrote, in a form that outlives changes of the schema.
 
-use outrigger_crds::Engine;
+use outrigger_crds::{Engine, Resources};
 use outrigger_wire::{EngineKind, RevisionId};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -21,6 +22,27 @@ struct Canonical<'a> {
     process: Option<CanonicalProcess<'a>>,
     args: &'a [String],
     http_port: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resources: Option<&'a Resources>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod_template: Option<BTreeMap<&'a str, Sorted<'a>>>,
+}
+
+/// A value whose maps are written by rising keys, whatever their order in memory is.
+struct Sorted<'a>(&'a Value);
+
+impl Serialize for Sorted<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Object(map) => sorted(map).serialize(serializer),
+            Value::Array(list) => serializer.collect_seq(list.iter().map(Sorted)),
+            other => other.serialize(serializer),
+        }
+    }
+}
+
+fn sorted(map: &Map<String, Value>) -> BTreeMap<&str, Sorted<'_>> {
+    map.iter().map(|(name, value)| (name.as_str(), Sorted(value))).collect()
 }
 
 #[derive(Serialize)]
@@ -52,6 +74,12 @@ pub fn of(engine: &Engine) -> RevisionId {
         }),
         args: &engine.args,
         http_port: http_port(engine),
+        resources: engine.resources.as_ref().filter(|resources| !resources.is_empty()),
+        pod_template: engine
+            .pod_template
+            .as_ref()
+            .map(|template| sorted(&template.0))
+            .filter(|map| !map.is_empty()),
     };
     let mut hash = Sha256::new();
     hash.update(FORM);
