@@ -133,7 +133,7 @@ pub(crate) fn rollout(schema: &mut Schema) {
             rule(
                 "!has(self.steps) || self.steps.all(s, self.steps.filter(t, t.weight == s.weight).size() == 1) && self.steps.map(s, s.weight).isSorted()",
                 "the weights of steps must rise",
-                "'the weights of steps must rise; found: ' + self.steps.map(s, string(s.weight)).join(', ')",
+                "'the weights of steps must rise; found: %s'.format([self.steps.map(s, s.weight)])",
             ),
             period("progressDeadline", "1s", "24h"),
             period("rollbackWindow", "0s", "24h"),
@@ -242,4 +242,33 @@ pub(crate) fn pod_template() -> Schema {
         open: true,
         "properties": {"metadata": metadata, "spec": spec},
     })
+}
+
+/// What concerns the definition as a whole: the object's name, and formats that Kubernetes doesn't know.
+pub(crate) fn whole(mut definition: Value) -> Value {
+    let schema = definition.pointer_mut("/spec/versions/0/schema/openAPIV3Schema/properties");
+    if let Some(properties) = schema.and_then(Value::as_object_mut) {
+        let name = json!({
+            "type": "string",
+            "maxLength": crate::MAX_DEPLOYMENT_NAME,
+            "pattern": crate::DEPLOYMENT_NAME_PATTERN,
+        });
+        properties.insert("metadata".to_owned(), json!({"type": "object", "properties": {"name": name}}));
+    }
+    drop_unsigned(&mut definition);
+    definition
+}
+
+/// `uint32` and the like are formats of Rust; what they mean is said by the bounds.
+fn drop_unsigned(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            if map.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint")) {
+                map.remove("format");
+            }
+            map.values_mut().for_each(drop_unsigned);
+        }
+        Value::Array(list) => list.iter_mut().for_each(drop_unsigned),
+        _ => {}
+    }
 }
