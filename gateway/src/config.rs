@@ -4,6 +4,7 @@ use clap::Parser;
 use outrigger_dataplane::config::Mistakes;
 use outrigger_dataplane::serve::ServeOptions;
 use outrigger_decide::route;
+use outrigger_table::ClientTls;
 use outrigger_wire::{GatewayId, Mistake, Routes};
 use serde::Deserialize;
 use std::ffi::OsString;
@@ -19,10 +20,12 @@ mod tests;
 pub const NAME: &str = "outrigger-gateway";
 
 /// The environment variables that mean something here.
-const VARIABLES: [&str; 11] = [
+const VARIABLES: [&str; 13] = [
     "OUTRIGGER_LISTEN",
     "OUTRIGGER_ADMIN",
     "OUTRIGGER_TABLE",
+    "OUTRIGGER_TABLE_CA",
+    "OUTRIGGER_TABLE_TOKEN",
     "OUTRIGGER_STATE_DIR",
     "OUTRIGGER_THREADS",
     "OUTRIGGER_GATEWAY",
@@ -65,6 +68,13 @@ struct Flags {
     /// Servers that give routes, host:port, separated by commas; without them the file's routes are served.
     #[arg(long, env = "OUTRIGGER_TABLE")]
     table: Option<String>,
+    /// A file with the authorities (PEM) by which those servers are known; read anew when it changes. With it goes
+    /// --table-token; without both there is no TLS.
+    #[arg(long, env = "OUTRIGGER_TABLE_CA")]
+    table_ca: Option<PathBuf>,
+    /// A file with a token of the pod's service account, audience `outrigger`; a certificate is given for it.
+    #[arg(long, env = "OUTRIGGER_TABLE_TOKEN")]
+    table_token: Option<PathBuf>,
     /// A directory in which the last routes are kept, to serve from when no server answers.
     #[arg(long, env = "OUTRIGGER_STATE_DIR")]
     state_dir: Option<PathBuf>,
@@ -109,6 +119,8 @@ pub struct Config {
     pub gateway: GatewayId,
     /// Where routes come from.
     pub source: Source,
+    /// What those servers want in order to let this one in; without it there is no TLS.
+    pub tls: Option<ClientTls>,
     /// Where the last routes are kept.
     pub state_dir: Option<PathBuf>,
     /// Data threads.
@@ -203,6 +215,7 @@ impl Config {
             mistakes.push(Mistake::new("--gateway", "the name is empty or long; allowed: 1 to 253 bytes"));
         }
         let source = source(flags, mistakes);
+        let tls = tls(flags, mistakes);
         let threads = usize::try_from(threads?).ok()?;
         let each = |all: u64| usize::try_from(all).ok().map(|all| all.div_ceil(threads));
         Some(Self {
@@ -210,6 +223,7 @@ impl Config {
             admin: admin?,
             gateway: flags.gateway.as_str().into(),
             source: source?,
+            tls,
             state_dir: flags.state_dir.clone(),
             threads,
             limits: Limits {
@@ -232,6 +246,11 @@ fn number(mistakes: &mut Mistakes, name: &str, text: &str, min: u64, max: u64) -
     }
     mistakes.push(Mistake::new(name, format!("{value} is out of range; allowed: {allowed}")));
     None
+}
+
+fn tls(flags: &Flags, mistakes: &mut Mistakes) -> Option<ClientTls> {
+    let tls = ClientTls::given(flags.table.is_some(), flags.table_ca.clone(), flags.table_token.clone());
+    tls.map_err(|mistake| mistakes.push(mistake)).ok().flatten()
 }
 
 fn source(flags: &Flags, mistakes: &mut Mistakes) -> Option<Source> {

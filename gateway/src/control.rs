@@ -57,6 +57,7 @@ impl Control {
                     servers: servers.clone(),
                     subscription: Subscription::Gateway(config.gateway.clone()),
                     state_dir: config.state_dir.clone(),
+                    tls: config.tls.clone(),
                 });
                 let table = client.table();
                 (Some(client), table, None)

@@ -3,6 +3,7 @@
 use clap::Parser;
 use outrigger_dataplane::config::{EX_USAGE, Mistakes};
 use outrigger_decide::admission::{BatchLimits, Limits};
+use outrigger_table::ClientTls;
 use outrigger_wire::{DeploymentKey, EndpointId, EngineKind, Mistake, Serving};
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -16,10 +17,12 @@ mod tests;
 pub const NAME: &str = "outrigger-sidecar";
 
 /// The environment variables that mean something here.
-const VARIABLES: [&str; 12] = [
+const VARIABLES: [&str; 14] = [
     "OUTRIGGER_LISTEN",
     "OUTRIGGER_ADMIN",
     "OUTRIGGER_TABLE",
+    "OUTRIGGER_TABLE_CA",
+    "OUTRIGGER_TABLE_TOKEN",
     "OUTRIGGER_STATE_DIR",
     "OUTRIGGER_THREADS",
     "OUTRIGGER_ENGINE",
@@ -70,6 +73,13 @@ struct Flags {
     /// Servers that give the hot fields, host:port, separated by commas; without them the file's are used.
     #[arg(long, env = "OUTRIGGER_TABLE")]
     table: Option<String>,
+    /// A file with the authorities (PEM) by which those servers are known; read anew when it changes. With it goes
+    /// --table-token; without both there is no TLS.
+    #[arg(long, env = "OUTRIGGER_TABLE_CA")]
+    table_ca: Option<PathBuf>,
+    /// A file with a token of the pod's service account, audience `outrigger`; a certificate is given for it.
+    #[arg(long, env = "OUTRIGGER_TABLE_TOKEN")]
+    table_token: Option<PathBuf>,
     /// A directory in which the last hot fields are kept, to serve by when no server answers.
     #[arg(long, env = "OUTRIGGER_STATE_DIR")]
     state_dir: Option<PathBuf>,
@@ -105,6 +115,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Servers that give the hot fields; empty: it stands alone.
     pub table: Vec<String>,
+    /// What those servers want in order to let this one in; without it there is no TLS.
+    pub tls: Option<ClientTls>,
     /// Where the last hot fields are kept.
     pub state_dir: Option<PathBuf>,
     /// This sidecar's name.
@@ -152,6 +164,7 @@ impl Config {
             mistakes.push(Mistake::new("--engine", message));
         }
         let table = table(mistakes, flags);
+        let tls = tls(flags, mistakes);
         let batches_by_itself = kind.is_some_and(EngineKind::batches_by_itself);
         let serving = serving(mistakes, flags, batches_by_itself);
         Some(Self {
@@ -161,6 +174,7 @@ impl Config {
             listen: listen?,
             admin: admin?,
             table,
+            tls,
             state_dir: flags.state_dir.clone(),
             endpoint: flags.endpoint.as_str().into(),
             deployment: flags.deployment.as_str().into(),
@@ -212,6 +226,11 @@ fn table(mistakes: &mut Mistakes, flags: &Flags) -> Vec<String> {
         mistakes.push(Mistake::new("--table", format!("`{server}` is no server; allowed: host:port")));
     }
     servers
+}
+
+fn tls(flags: &Flags, mistakes: &mut Mistakes) -> Option<ClientTls> {
+    let tls = ClientTls::given(flags.table.is_some(), flags.table_ca.clone(), flags.table_token.clone());
+    tls.map_err(|mistake| mistakes.push(mistake)).ok().flatten()
 }
 
 fn serving(mistakes: &mut Mistakes, flags: &Flags, batches_by_itself: bool) -> Option<Serving> {

@@ -33,6 +33,7 @@ pub(crate) async fn run(config: Config, shared: Arc<Shared>, engine: Rc<Engine>,
         servers: config.table.clone(),
         subscription: Subscription::Endpoint(config.endpoint.clone()),
         state_dir: config.state_dir.clone(),
+        tls: config.tls.clone(),
     });
     let mut table = client.table();
     let mut orders = shared.orders.subscribe();

@@ -1,9 +1,11 @@
 //! A proxy's end.
 
 use crate::lines::Cutter;
+use crate::wallet::{ClientTls, Wallet};
 use crate::{disk, post};
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use hyper::Response;
 use hyper::body::Incoming;
 use outrigger_wire::stream::{Change, HEARTBEAT, Report, STREAM_PATH, Subscribe, Version};
 use outrigger_wire::{DeploymentKey, EndpointConfig, Routes, Subscription};
@@ -37,6 +39,8 @@ pub struct ClientConfig {
     pub subscription: Subscription,
     /// Where the last table is kept, to serve from when no server answers.
     pub state_dir: Option<PathBuf>,
+    /// What is needed to be let in by servers that ask who one is; without it there is no TLS.
+    pub tls: Option<ClientTls>,
 }
 
 /// What was heard so far.
@@ -66,9 +70,11 @@ impl Client {
         let (reports, newest) = watch::channel(None);
         // The server that answers the stream is the one that reports go to.
         let (answering, at) = watch::channel(None);
-        let follower = Follower { config, table: sender, answering, gone: Gone::default() };
+        let wallet = Arc::new(Wallet::new(config.tls.clone()));
+        let post = tokio::spawn(post::post(Arc::clone(&wallet), newest, at));
+        let (gone, said) = (Gone::default(), String::new());
+        let follower = Follower { config, table: sender, answering, gone, wallet, said };
         let follow = tokio::spawn(follower.follow());
-        let post = tokio::spawn(post::post(newest, at));
         Self { table, reports, tasks: vec![follow.abort_handle(), post.abort_handle()] }
     }
 
@@ -94,6 +100,9 @@ struct Follower {
     table: watch::Sender<Arc<Table>>,
     answering: watch::Sender<Option<String>>,
     gone: Gone,
+    wallet: Arc<Wallet>,
+    /// Why there was no stream, as it was said last: each reason is said once.
+    said: String,
 }
 
 /// The serials of deployments that are gone, and when they went.
@@ -130,7 +139,7 @@ impl Follower {
                 was
             });
             rest = if synced { REST.0 } else { (rest * 2).min(REST.1) };
-            tracing::debug!(server, why, "the table's stream ended");
+            self.say(server, why, synced);
             sleep(rest.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
         }
         // No servers: the table stays what it is.
@@ -141,18 +150,22 @@ impl Follower {
     async fn subscribe(&mut self, server: &str, synced: &mut bool) -> String {
         let have = versions(&self.table.borrow());
         let subscribe = Subscribe { subscription: self.config.subscription.clone(), have };
-        let answer = async {
-            let mut connection = post::connect(server).await?;
-            let answer = post::send(&mut connection, server, STREAM_PATH, &subscribe).await?;
-            Ok::<_, String>((connection, answer))
-        };
-        let (_connection, mut body) = match timeout(SILENCE, answer).await {
-            Err(_) => return "no answer in time".to_owned(),
+        let dialled = timeout(post::DIAL_TIME, self.wallet.connect(server)).await;
+        let mut connection = match dialled {
+            Err(_) => return "no connection in time".to_owned(),
             Ok(Err(why)) => return why,
-            Ok(Ok((_, answer))) if !answer.status().is_success() => {
-                return format!("status {}", answer.status());
+            Ok(Ok(connection)) => connection,
+        };
+        let answer = post::send(&mut connection, server, STREAM_PATH, &subscribe);
+        let mut body = match timeout(SILENCE, answer).await {
+            Err(_) => return "no answer in time".to_owned(),
+            // With TLS 1.3 a client hears that its certificate was refused only when it reads.
+            Ok(Err(why)) => {
+                self.wallet.refused().await;
+                return why;
             }
-            Ok(Ok((connection, answer))) => (connection, answer.into_body()),
+            Ok(Ok(answer)) if !answer.status().is_success() => return self.refused(answer).await,
+            Ok(Ok(answer)) => answer.into_body(),
         };
         let mut cutter = Cutter::default();
         loop {
@@ -167,6 +180,28 @@ impl Follower {
             if let Err(why) = self.take_in(&mut cutter, server, synced).await {
                 return why;
             }
+        }
+    }
+
+    async fn refused(&self, answer: Response<Incoming>) -> String {
+        let status = answer.status();
+        if post::is_about_identity(status) {
+            self.wallet.refused().await;
+        }
+        let body = timeout(SILENCE, post::read(answer, 1 << 16)).await;
+        let body = body.ok().and_then(Result::ok).unwrap_or_default();
+        post::refusal("the stream was refused", status, &body)
+    }
+
+    fn say(&mut self, server: &str, why: String, synced: bool) {
+        if synced {
+            self.said.clear();
+        }
+        if self.said == why {
+            tracing::debug!(server, why, "there is no stream of the table");
+        } else {
+            tracing::warn!(server, why, "there is no stream of the table; what was heard last stays");
+            self.said = why;
         }
     }
 

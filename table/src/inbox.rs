@@ -71,6 +71,11 @@ impl Inbox {
         Kept::Yes
     }
 
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.reports.is_empty()
+    }
+
     /// The next report.
     pub(crate) fn take(&mut self) -> Option<Report> {
         self.reports.pop_first().map(|(_, report)| report)

@@ -6,11 +6,20 @@
 
 pub mod client;
 mod disk;
+pub mod door;
+pub mod forwarder;
+pub mod identity;
 mod inbox;
 mod lines;
 mod post;
 pub mod server;
 mod state;
+pub mod tls;
+mod wallet;
 
 pub use client::{Client, ClientConfig, Table};
+pub use door::{Authority, Door, Refused};
+pub use forwarder::Forwarder;
+pub use identity::Identity;
 pub use server::{Reports, Server};
+pub use wallet::ClientTls;

@@ -1,15 +1,20 @@
 //! The planner's end.
 
+use crate::door::{Refused, Visitor};
+use crate::identity::Identity;
 use crate::inbox::Kept;
 use crate::lines::LineBody;
 use crate::state::{Sent, State, line};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::Incoming;
+use hyper::rt::{Read, Write};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use outrigger_wire::stream::{Change, HEARTBEAT, REPORTS_PATH, Report, STREAM_PATH, Subscribe};
+use outrigger_wire::stream::{
+    Change, HEARTBEAT, IDENTITY_PATH, IdentityAnswer, REPORTS_PATH, Report, STREAM_PATH, Subscribe,
+};
 use outrigger_wire::{DeploymentKey, EndpointConfig, GatewayId, Routes, Subscription};
 use serde::de::DeserializeOwned;
 use std::convert::Infallible;
@@ -22,19 +27,34 @@ use tokio::time::{sleep, timeout};
 
 /// The most connections at once: a sidecar and a gateway hold two each, and a cluster of two thousand replicas
 /// is beyond what one operator serves.
-const MOST_CONNECTIONS: usize = 8_192;
+pub(crate) const MOST_CONNECTIONS: usize = 8_192;
 /// The largest request, in bytes: a report of a thousand deployments has about 4 MiB.
 const LARGEST_REQUEST: usize = 16 << 20;
 /// How long a request's head and body may take.
-const REQUEST_TIME: Duration = Duration::from_secs(10);
+pub(crate) const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// A subscriber that takes no line for this long is cut off; it will dial again.
 const SLOWEST_READER: Duration = Duration::from_secs(30);
+/// The largest request for a certificate, in bytes.
+const LARGEST_VISIT: usize = 64 << 10;
 /// Lines are sent together up to this many bytes.
 const PIECE: usize = 64 << 10;
+/// A connection with a certificate takes requests for this long; the next one shows a certificate anew. A stream
+/// that runs is not cut: it is one request.
+const CONNECTION_TIME: Duration = Duration::from_secs(600);
 /// How long accepting rests after an error such as too many open files.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 type Answer = Response<Either<LineBody, Full<Bytes>>>;
+
+/// Who speaks on a connection.
+pub(crate) enum Speaker {
+    /// Whoever reaches the port: no TLS, on one machine.
+    Anybody,
+    /// Whom the certificate names.
+    Known(Identity),
+    /// Nobody yet.
+    Visitor(Visitor),
+}
 
 /// Serves the table. Cheap to clone: all clones are one server.
 #[derive(Clone, Debug)]
@@ -97,19 +117,13 @@ impl Server {
         loop {
             while connections.try_join_next().is_some() {}
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return Ok(()) };
-            match listener.accept().await {
-                Ok((socket, _)) => {
-                    let server = self.clone();
-                    connections.spawn(async move {
-                        server.connection(socket).await;
-                        drop(slot);
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the table's listener can't accept");
-                    sleep(ACCEPT_REST).await;
-                }
-            }
+            let Some(socket) = accept(&listener).await else { continue };
+            socket.set_nodelay(true).ok();
+            let server = self.clone();
+            connections.spawn(async move {
+                server.connection(TokioIo::new(socket), Speaker::Anybody).await;
+                drop(slot);
+            });
         }
     }
 
@@ -168,41 +182,67 @@ impl Server {
         }
     }
 
-    async fn connection(&self, socket: TcpStream) {
-        socket.set_nodelay(true).ok();
-        let service = service_fn(|request| async { Ok::<_, Infallible>(self.answer(request).await) });
+    /// Answers the requests of one connection.
+    pub(crate) async fn connection<S: Read + Write + Unpin>(&self, socket: S, speaker: Speaker) {
+        let speaker = &speaker;
+        let service =
+            service_fn(|request| async move { Ok::<_, Infallible>(self.answer(request, speaker).await) });
         let served = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(REQUEST_TIME.saturating_mul(6))
-            .serve_connection(TokioIo::new(socket), service)
-            .await;
-        if let Err(error) = served {
+            .serve_connection(socket, service);
+        let mut served = std::pin::pin!(served);
+        let ended = match speaker {
+            Speaker::Anybody | Speaker::Visitor(_) => served.await,
+            Speaker::Known(_) => match timeout(CONNECTION_TIME, served.as_mut()).await {
+                Ok(ended) => ended,
+                Err(_) => {
+                    served.as_mut().graceful_shutdown();
+                    served.await
+                }
+            },
+        };
+        if let Err(error) = ended {
             tracing::debug!(%error, "a table connection ended");
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+    async fn answer(&self, request: Request<Incoming>, speaker: &Speaker) -> Answer {
         if request.method() != Method::POST {
             return refusal(StatusCode::METHOD_NOT_ALLOWED, "POST only");
         }
-        match request.uri().path() {
-            STREAM_PATH => match read::<Subscribe>(request).await {
-                Ok(subscribe) => self.subscribe(subscribe),
-                Err(refusal) => *refusal,
+        let answered = match (request.uri().path(), speaker) {
+            (IDENTITY_PATH, Speaker::Visitor(visitor)) => match read(request, LARGEST_VISIT).await {
+                Ok(request) => Ok(issued(visitor.issue(request).await)),
+                Err(refusal) => Err(refusal),
             },
-            REPORTS_PATH => match read::<Report>(request).await {
-                Ok(report) => self.reported(report),
-                Err(refusal) => *refusal,
-            },
-            _ => refusal(StatusCode::NOT_FOUND, "there are /v1/stream and /v1/reports"),
-        }
+            (STREAM_PATH | REPORTS_PATH, Speaker::Visitor(_)) => {
+                Ok(refusal(StatusCode::UNAUTHORIZED, "a certificate is needed; POST /v1/identity gives one"))
+            }
+            (STREAM_PATH, _) => read(request, LARGEST_REQUEST).await.map(|s| self.subscribe(s, speaker)),
+            (REPORTS_PATH, _) => read(request, LARGEST_REQUEST).await.map(|r| self.reported(r, speaker)),
+            _ => Ok(refusal(
+                StatusCode::NOT_FOUND,
+                "there are /v1/stream, /v1/reports and, with TLS, /v1/identity",
+            )),
+        };
+        answered.unwrap_or_else(|refusal| *refusal)
     }
 
-    fn reported(&self, report: Report) -> Answer {
-        if let Report::Gateway(report) = &report {
-            self.shared.state().heard(&report.gateway);
-        }
-        if !self.keep(report) {
+    fn reported(&self, report: Report, speaker: &Speaker) -> Answer {
+        let taken = match speaker {
+            Speaker::Known(Identity::Operator(_)) => self.accept(report),
+            Speaker::Known(identity) if !identity.may_report(&report) => {
+                return refusal(StatusCode::FORBIDDEN, &format!("{identity} may report as itself alone"));
+            }
+            _ => {
+                if let Report::Gateway(report) = &report {
+                    self.shared.state().heard(&report.gateway);
+                }
+                self.keep(report)
+            }
+        };
+        if !taken {
             return refusal(StatusCode::SERVICE_UNAVAILABLE, "too many senders");
         }
         let mut answer = Response::new(Either::Right(Full::default()));
@@ -219,7 +259,12 @@ impl Server {
         kept != Kept::NoRoom
     }
 
-    fn subscribe(&self, subscribe: Subscribe) -> Answer {
+    fn subscribe(&self, subscribe: Subscribe, speaker: &Speaker) -> Answer {
+        if let Speaker::Known(identity) = speaker
+            && !identity.may_subscribe(&subscribe.subscription)
+        {
+            return refusal(StatusCode::FORBIDDEN, &format!("{identity} may subscribe as itself alone"));
+        }
         // One line at a time: what a subscriber has not read is not formed yet.
         let (lines, body) = mpsc::channel(1);
         let server = self.clone();
@@ -307,9 +352,21 @@ impl Drop for Open<'_> {
     }
 }
 
-async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Box<Answer>> {
-    let body = Limited::new(request.into_body(), LARGEST_REQUEST);
-    #[allow(clippy::disallowed_methods, reason = "bounded by LARGEST_REQUEST just above")]
+/// The next connection; `None` after an error, which was waited out.
+pub(crate) async fn accept(listener: &TcpListener) -> Option<TcpStream> {
+    match listener.accept().await {
+        Ok((socket, _)) => Some(socket),
+        Err(error) => {
+            tracing::warn!(%error, "the table's listener can't accept");
+            sleep(ACCEPT_REST).await;
+            None
+        }
+    }
+}
+
+async fn read<T: DeserializeOwned>(request: Request<Incoming>, most: usize) -> Result<T, Box<Answer>> {
+    let body = Limited::new(request.into_body(), most);
+    #[allow(clippy::disallowed_methods, reason = "bounded by `most` just above")]
     let body = timeout(REQUEST_TIME, body.collect()).await;
     let body = match body {
         Ok(Ok(body)) => body.to_bytes(),
@@ -320,6 +377,17 @@ async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Box<
     };
     serde_json::from_slice(&body)
         .map_err(|error| Box::new(refusal(StatusCode::BAD_REQUEST, &error.to_string())))
+}
+
+fn issued(issued: Result<IdentityAnswer, Refused>) -> Answer {
+    let (status, why) = match issued.map(|answer| serde_json::to_vec(&answer)) {
+        Ok(Ok(json)) => return Response::new(Either::Right(Full::new(json.into()))),
+        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        Err(Refused::Token(why)) => (StatusCode::UNAUTHORIZED, why),
+        Err(Refused::Request(why)) => (StatusCode::BAD_REQUEST, why),
+        Err(Refused::Unavailable(why)) => (StatusCode::SERVICE_UNAVAILABLE, why),
+    };
+    refusal(status, &why)
 }
 
 fn refusal(status: StatusCode, words: &str) -> Answer {

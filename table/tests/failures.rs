@@ -4,9 +4,9 @@
 mod support;
 
 use outrigger_table::{Client, Reports, Server};
+use outrigger_wire::Change;
 use outrigger_wire::stream::Report;
-use outrigger_wire::{Change, GatewayReport};
-use support::{gateway, report, routes, serve, until};
+use support::{gateway, gateway_report, report, routes, serve, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -85,16 +85,12 @@ async fn the_newest_report_reaches_the_next_server() {
     first.publish(Vec::new());
     second.publish(Vec::new());
     let client = Client::start(gateway(&[&first_at, &second_at]));
-    let report = |sequence| {
-        let gateway = "gateway".into();
-        Report::Gateway(Box::new(GatewayReport { gateway, incarnation: 7, sequence, ..Default::default() }))
-    };
-    client.report(report(1));
+    client.report(gateway_report("gateway", 1));
     assert_eq!(sequence(&mut reports).await, 1);
     task.abort();
     until(&mut client.table(), "away from the first", |t| !t.live).await;
-    client.report(report(2));
-    client.report(report(3));
+    client.report(gateway_report("gateway", 2));
+    client.report(gateway_report("gateway", 3));
     while sequence(&mut reports_too).await != 3 {}
 }
 

@@ -3,16 +3,10 @@
 
 mod support;
 
-use outrigger_table::{Client, ClientConfig, Server};
-use outrigger_wire::stream::Report;
-use outrigger_wire::{EndpointConfig, GatewayReport, Subscription};
+use outrigger_table::{Client, ClientConfig, Server, Table};
+use outrigger_wire::Subscription;
 use std::time::{Duration, Instant};
-use support::{endpoint, gateway, routes, serve, until, weight};
-
-fn of_gateway(name: &str, sequence: u64) -> Report {
-    let gateway = name.into();
-    Report::Gateway(Box::new(GatewayReport { gateway, incarnation: 7, sequence, ..Default::default() }))
-}
+use support::{endpoint, gateway, gateway_report, routes, serve, until, weight};
 
 /// A replica that has just started has seen some deployments and not yet the others.
 #[tokio::test]
@@ -74,19 +68,15 @@ async fn a_sidecar_keeps_hearing_while_others_come_and_go() {
         ..gateway(&[&address])
     });
     let mut table = client.table();
-    let serial = |serial| {
-        move |t: &outrigger_table::Table| {
-            t.endpoint.as_ref().is_some_and(|e: &std::sync::Arc<EndpointConfig>| e.serial == serial)
-        }
-    };
-    until(&mut table, "serial 1", serial(1)).await;
+    let is_at = |table: &Table, serial| table.endpoint.as_ref().is_some_and(|e| e.serial == serial);
+    until(&mut table, "serial 1", |t| is_at(t, 1)).await;
     server.put(routes("a/x", 2, 0), vec![endpoint("x-0", "a/x", 2)]);
-    until(&mut table, "serial 2", serial(2)).await;
+    until(&mut table, "serial 2", |t| is_at(t, 2)).await;
     // Another deployment claims nothing of this one's.
     server.put(routes("a/y", 1, 0), vec![endpoint("y-0", "a/y", 1)]);
     server.remove(&"a/y".into());
     server.put(routes("a/x", 3, 0), vec![endpoint("x-0", "a/x", 3)]);
-    until(&mut table, "serial 3", serial(3)).await;
+    until(&mut table, "serial 3", |t| is_at(t, 3)).await;
 }
 
 /// A change of one among a thousand costs what it costs alone: the time of all of them anew would be hundreds of times
@@ -128,11 +118,11 @@ async fn many_removals_are_all_told() {
 #[tokio::test(start_paused = true)]
 async fn a_forwarded_report_says_that_its_gateway_lives() {
     let (leader, mut reports) = Server::new();
-    assert!(leader.accept(of_gateway("g", 1)));
+    assert!(leader.accept(gateway_report("g", 1)));
     assert_eq!(leader.live_gateways(), ["g".into()]);
-    assert_eq!(reports.recv().await, Some(of_gateway("g", 1)));
+    assert_eq!(reports.recv().await, Some(gateway_report("g", 1)));
     tokio::time::advance(Duration::from_secs(5)).await;
-    leader.accept(of_gateway("g", 2));
+    leader.accept(gateway_report("g", 2));
     tokio::time::advance(Duration::from_secs(5)).await;
     assert_eq!(leader.live_gateways(), ["g".into()]);
     tokio::time::advance(Duration::from_secs(2)).await;

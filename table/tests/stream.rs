@@ -5,10 +5,10 @@ mod support;
 
 use outrigger_table::{Client, ClientConfig, Server};
 use outrigger_wire::stream::{Report, Version};
-use outrigger_wire::{Change, EngineKind, EngineState, GatewayReport, Routes, Subscribe, Subscription};
+use outrigger_wire::{Change, Routes, Subscribe, Subscription};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use support::{endpoint, gateway, report, routes, serve, until, weight};
+use support::{endpoint, endpoint_report, gateway, gateway_report, report, routes, serve, until, weight};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -198,12 +198,7 @@ async fn reports_arrive_newest_of_each_sender() {
     let (address, _task) = serve(&server).await;
     server.publish(Vec::new());
     let client = Client::start(gateway(&[&address]));
-    let of = |sequence| {
-        let report =
-            GatewayReport { gateway: "gateway".into(), incarnation: 7, sequence, ..Default::default() };
-        Report::Gateway(Box::new(report))
-    };
-    (1..=100).for_each(|sequence| client.report(of(sequence)));
+    (1..=100).for_each(|sequence| client.report(gateway_report("gateway", sequence)));
     let mut last = 0;
     while last < 100 {
         let Report::Gateway(got) = report(&mut reports).await else { panic!("not a gateway's") };
@@ -227,17 +222,7 @@ async fn a_sidecar_hears_its_own_configuration_alone() {
     assert_eq!(seen.endpoint.as_ref().unwrap().serial, 1);
     server.publish_endpoints(vec![of("x-0", 2), of("x-1", 5)]);
     until(&mut table, "serial 2", |t| t.endpoint.as_ref().is_some_and(|e| e.serial == 2)).await;
-    client.report(Report::Endpoint(Box::new(outrigger_wire::EndpointReport {
-        endpoint: "x-0".into(),
-        incarnation: 1,
-        sequence: 1,
-        serial: 2,
-        kind: EngineKind::Custom,
-        engine: EngineState::Ready,
-        in_flight: 0,
-        queued: 0,
-        draining: false,
-    })));
+    client.report(endpoint_report("x-0", 1, 2));
     assert!(matches!(report(&mut reports).await, Report::Endpoint(got) if got.serial == 2));
 }
 

@@ -79,6 +79,7 @@ pub fn config(source: Source) -> Config {
         gateway: "gateway-1".into(),
         source,
         state_dir: None,
+        tls: None,
         threads: 2,
         limits: Limits {
             max_body: 4 << 20,

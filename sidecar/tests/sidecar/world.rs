@@ -42,6 +42,7 @@ pub(crate) fn config(engine: SocketAddr, serving: Serving) -> Config {
         admin: "127.0.0.1:0".parse().unwrap(),
         table: Vec::new(),
         state_dir: None,
+        tls: None,
         endpoint: "e".into(),
         deployment: "default/d".into(),
         socket: None,

@@ -3,7 +3,7 @@
 
 use outrigger_table::{ClientConfig, Reports, Server, Table};
 use outrigger_wire::stream::Report;
-use outrigger_wire::{BasisPoints, EndpointConfig, Routes, Subscription};
+use outrigger_wire::{BasisPoints, EndpointConfig, GatewayReport, Routes, Subscription};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -26,14 +26,27 @@ pub(crate) fn routes(name: &str, serial: u64, weight: u8) -> Routes {
     }
 }
 
+/// By its JSON: what further fields there are is no matter of the table's.
 pub(crate) fn endpoint(name: &str, deployment: &str, serial: u64) -> EndpointConfig {
-    EndpointConfig {
-        endpoint: name.into(),
-        deployment: deployment.into(),
-        serial,
-        model: "m".to_owned(),
-        serving: Default::default(),
-    }
+    let json = serde_json::json!({
+        "endpoint": name, "deployment": deployment, "serial": serial, "model": "m",
+        "serving": outrigger_wire::Serving::default(),
+    });
+    serde_json::from_value(json).unwrap()
+}
+
+/// By its JSON, likewise.
+pub(crate) fn endpoint_report(name: &str, sequence: u64, serial: u64) -> Report {
+    let json = serde_json::json!({
+        "endpoint": name, "incarnation": 1, "sequence": sequence, "serial": serial, "kind": "Custom",
+        "engine": "ready", "inFlight": 0, "queued": 0, "draining": false,
+    });
+    Report::Endpoint(Box::new(serde_json::from_value(json).unwrap()))
+}
+
+pub(crate) fn gateway_report(name: &str, sequence: u64) -> Report {
+    let gateway = name.into();
+    Report::Gateway(Box::new(GatewayReport { gateway, incarnation: 7, sequence, ..Default::default() }))
 }
 
 pub(crate) fn gateway(servers: &[&str]) -> ClientConfig {
@@ -41,6 +54,7 @@ pub(crate) fn gateway(servers: &[&str]) -> ClientConfig {
         servers: servers.iter().map(|s| (*s).to_owned()).collect(),
         subscription: Subscription::Gateway("gateway".into()),
         state_dir: None,
+        tls: None,
     }
 }
 
