@@ -1,6 +1,7 @@
 //! What holds of every world and its plan: the rollout's contract, said once. Tests assert it after every step of
 //! drawn histories; whoever applies plans may assert it before.
 
+use crate::action::{self, Asked, Verb};
 use crate::plan::Plan;
 use crate::rollout::{Rollout, after, default_max_hold, within};
 use crate::world::{Phase, World};
@@ -21,6 +22,7 @@ pub fn check(world: &World, plan: &Plan, now: Timestamp) -> Vec<String> {
     stable(world, plan, now, &mut found);
     routed(world, plan, &mut found);
     workloads(world, plan, now, &mut found);
+    hands(world, plan, &mut found);
     written(world, plan, now, &mut found);
     found.0
 }
@@ -79,7 +81,8 @@ fn canary(world: &World, plan: &Plan, now: Timestamp, found: &mut Broken) {
     found.unless(!failed, "a canary that fails is not rolled back at once");
     let kept = world.status.reference.is_none() || world.status.reference == plan.status.reference;
     found.unless(kept, "the reference changed under a canary");
-    if after.passed.is_some() && before.passed.is_none() {
+    let by_hand = accepted(world, plan).is_some_and(|asked| asked.verb == Verb::Promote);
+    if after.passed.is_some() && before.passed.is_none() && !by_hand {
         found.unless(
             left_well(world, plan, before, now, true),
             "the last step was left without Pass from each",
@@ -88,8 +91,43 @@ fn canary(world: &World, plan: &Plan, now: Timestamp, found: &mut Broken) {
     let raised = after.passed.is_none() && after.step_weight > before.step_weight;
     let steps = &world.spec.spec.rollout.steps;
     let edited = steps.iter().all(|step| step.weight != before.step_weight);
-    if raised && !edited {
+    if raised && !edited && !by_hand {
         found.unless(left_well(world, plan, before, now, false), "a step was left too early");
+    }
+}
+
+/// What a person asked for and this plan does.
+fn accepted(world: &World, plan: &Plan) -> Option<Asked> {
+    let action = plan.status.action.as_ref().filter(|action| action.accepted)?;
+    (plan.status.action != world.status.action).then(|| action.text.parse().ok())?
+}
+
+/// R.21: an action is read once, done only to the canary and step that it names, and what is refused changes
+/// nothing; a paused canary stays where it is.
+fn hands(world: &World, plan: &Plan, found: &mut Broken) {
+    let (before, after) = (&world.status, &plan.status);
+    let text = |status: &ModelDeploymentStatus| status.action.as_ref().map(|action| action.text.clone());
+    let asked = world.action.as_ref().map(|text| text.chars().take(action::MAX_TEXT).collect::<String>());
+    found.unless(asked.is_none() || asked == text(after), "what a person asked for is not answered");
+    found.unless(
+        asked.is_some() && asked != text(before) || before.action == after.action,
+        "an action was answered that nobody asked for, or twice",
+    );
+    if let Some(asked) = accepted(world, plan) {
+        let used = before.action.as_ref().is_some_and(|action| action.used.contains(&asked.nonce));
+        found.unless(!used, "a nonce was acted on twice");
+        let aimed = before.canary.as_ref().is_some_and(|canary| canary.revision == asked.revision);
+        found.unless(aimed, "an action was done to a canary that it does not name");
+    }
+    let resumed = accepted(world, plan).is_some();
+    let Some(canary) = before.canary.as_ref().filter(|canary| canary.paused.is_some() && !resumed) else {
+        return;
+    };
+    found.unless(after.stable.as_ref() != Some(&canary.revision), "a paused canary became stable");
+    if let Some(now) = after.canary.as_ref().filter(|now| now.revision == canary.revision) {
+        found.unless(now.paused == canary.paused, "a pause ended by itself");
+        let stays = now.step_weight <= canary.step_weight && now.passed == canary.passed;
+        found.unless(stays, "a paused canary went on");
     }
 }
 

@@ -1,17 +1,18 @@
 //! What users are told: conditions, the message, what is waited for.
 
 use crate::plan::{Event, Outcome, Waiting};
-use crate::rollout::{Rollout, after, counted};
+use crate::rollout::{Blocked, Rollout, after, counted};
 use crate::world::Phase;
 use jiff::Timestamp;
 use outrigger_crds::{Condition, ModelDeploymentStatus, Time};
 use outrigger_wire::RevisionId;
+use std::borrow::Cow;
 
 /// A condition as it is now.
 struct Finding {
     kind: &'static str,
     holds: bool,
-    reason: &'static str,
+    reason: Cow<'static, str>,
     message: String,
 }
 
@@ -51,7 +52,7 @@ pub(crate) fn report(rollout: &mut Rollout<'_>) {
 
 /// Where the deployment stands.
 pub(crate) fn outcome(rollout: &Rollout<'_>) -> Outcome {
-    if rollout.blocked.is_some() {
+    if rollout.is_blocked() {
         Outcome::Blocked
     } else if rollout.status.canary.is_some() {
         Outcome::RollingOut
@@ -86,16 +87,23 @@ fn lack(rollout: &mut Rollout<'_>) {
     let deadline = since.map(|since| after(since, limit));
     let over = deadline.is_some_and(|deadline| rollout.now >= deadline);
     let blocker = rollout.blocker(&id);
-    let lost = if over { blocker.clone().or_else(|| never_started(rollout, &id)) } else { None };
-    if let Some(why) = lost {
-        rollout.blocked = Some(why);
+    let told = |trouble: crate::Trouble| (trouble.reason, trouble.message);
+    let lost = match &blocker {
+        _ if !over => None,
+        Some(blocker) => Some(told(blocker.clone())),
+        None => never_started(rollout, &id).map(|why| ("NeverReady".to_owned(), why)),
+    };
+    if let Some((reason, message)) = lost {
+        rollout.blocked = Some(Blocked { reason, message, over: true });
         return;
     }
+    // A canary's obstacle stands: stable serves, and this one lacks no more than some.
+    rollout.blocked = rollout.blocked.take().or_else(|| rollout.obstacle(&id));
     if !over {
         rollout.edges.extend(deadline);
     }
     let (what, why) = match blocker {
-        Some(blocker) => ("capacity", blocker),
+        Some(blocker) => ("capacity", blocker.message),
         None => {
             let trouble = suffix(rollout.trouble(&id));
             let count = counted(all, "replica");
@@ -134,7 +142,7 @@ fn suffix(trouble: Option<String>) -> String {
 fn unreached(rollout: &mut Rollout<'_>) {
     let settled =
         rollout.status.stable.as_ref() == Some(&rollout.declared) && rollout.status.canary.is_none();
-    if !settled || rollout.blocked.is_some() || rollout.reached() {
+    if !settled || rollout.is_blocked() || rollout.reached() {
         return;
     }
     let ready = rollout.ready(&rollout.declared);
@@ -156,7 +164,7 @@ fn unreached(rollout: &mut Rollout<'_>) {
     let connected = counted(live, "gateway");
     let why = format!("no gateway has the present routes ({connected} connected){}", suffix(trouble));
     if deadline.is_some_and(|deadline| rollout.now >= deadline) {
-        rollout.blocked = Some(why);
+        rollout.blocked = Some(Blocked { reason: "NoGateway".into(), message: why, over: true });
         return;
     }
     rollout.edges.extend(deadline);
@@ -168,10 +176,10 @@ fn condition<'a>(status: &'a ModelDeploymentStatus, kind: &str) -> Option<&'a Co
 }
 
 fn available(rollout: &Rollout<'_>) -> Finding {
-    let of = |holds, reason, message: &str| Finding {
+    let of = |holds, reason: &'static str, message: &str| Finding {
         kind: "Available",
         holds,
-        reason,
+        reason: reason.into(),
         message: message.to_owned(),
     };
     // A gateway that is connected goes on with the routes that it has until it has newer ones; one that comes anew
@@ -193,15 +201,23 @@ fn available(rollout: &Rollout<'_>) -> Finding {
 }
 
 fn progressing(rollout: &Rollout<'_>) -> Finding {
-    let of = |holds, reason, message: String| Finding { kind: "Progressing", holds, reason, message };
+    let of = |holds, reason: &'static str, message: String| Finding {
+        kind: "Progressing",
+        holds,
+        reason: reason.into(),
+        message,
+    };
     let status = &rollout.status;
-    if let Some(blocked) = &rollout.blocked {
-        return of(false, "Blocked", blocked.clone());
+    if let Some(blocked) = rollout.blocked.as_ref().filter(|blocked| blocked.over) {
+        return of(false, "Blocked", blocked.message.clone());
     }
     if let Some(starting) = &status.starting {
         return of(true, "Starting", format!("revision {} is starting", starting.revision));
     }
     if let Some(canary) = &status.canary {
+        if canary.paused.is_some() {
+            return of(true, "Paused", format!("revision {} is tried, and paused by hand", canary.revision));
+        }
         return of(true, "Canary", format!("revision {} is tried", canary.revision));
     }
     let failed = status.failed.iter().find(|failed| failed.revision == rollout.declared && !failed.withdrawn);
@@ -216,7 +232,12 @@ fn progressing(rollout: &Rollout<'_>) -> Finding {
 }
 
 fn degraded(rollout: &Rollout<'_>) -> Finding {
-    let of = |holds, reason, message: String| Finding { kind: "Degraded", holds, reason, message };
+    let of = |holds, reason: &'static str, message: String| Finding {
+        kind: "Degraded",
+        holds,
+        reason: reason.into(),
+        message,
+    };
     let all = rollout.world.spec.spec.scale.replicas;
     let Some(stable) = &rollout.status.stable else { return of(false, "Starting", String::new()) };
     let ready = rollout.ready(stable);
@@ -228,29 +249,47 @@ fn degraded(rollout: &Rollout<'_>) -> Finding {
 
 fn blocked(rollout: &Rollout<'_>) -> Finding {
     match &rollout.blocked {
-        Some(why) => Finding {
-            kind: "Blocked",
-            holds: true,
-            reason: "CannotStart",
-            message: format!("blocked: {why}"),
-        },
-        None => Finding { kind: "Blocked", holds: false, reason: "NotBlocked", message: String::new() },
+        Some(blocked) => {
+            let (reason, message) = (word(&blocked.reason), blocked.message.clone());
+            Finding { kind: "Blocked", holds: true, reason, message }
+        }
+        None => {
+            Finding { kind: "Blocked", holds: false, reason: "NotBlocked".into(), message: String::new() }
+        }
     }
 }
 
 fn undecided(rollout: &Rollout<'_>) -> Finding {
     match &rollout.undecided {
-        Some(why) => {
-            Finding { kind: "Undecided", holds: true, reason: why.reason, message: why.message.clone() }
+        Some(why) => Finding {
+            kind: "Undecided",
+            holds: true,
+            reason: why.reason.into(),
+            message: why.message.clone(),
+        },
+        None => {
+            Finding { kind: "Undecided", holds: false, reason: "NotWaiting".into(), message: String::new() }
         }
-        None => Finding { kind: "Undecided", holds: false, reason: "NotWaiting", message: String::new() },
     }
 }
 
 fn mismatch(rollout: &Rollout<'_>) -> Finding {
     match rollout.mismatch() {
-        Some(message) => Finding { kind: "WeightMismatch", holds: true, reason: "ShareDiffers", message },
-        None => Finding { kind: "WeightMismatch", holds: false, reason: "AsTold", message: String::new() },
+        Some(message) => {
+            Finding { kind: "WeightMismatch", holds: true, reason: "ShareDiffers".into(), message }
+        }
+        None => {
+            Finding { kind: "WeightMismatch", holds: false, reason: "AsTold".into(), message: String::new() }
+        }
+    }
+}
+
+/// A reason as conditions may have it: letters, digits and `_`, beginning with a letter.
+fn word(reason: &str) -> Cow<'static, str> {
+    let kept: String = reason.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+    match kept.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        true => kept.into(),
+        false => "CannotStart".into(),
     }
 }
 
@@ -276,7 +315,7 @@ fn set(status: &mut ModelDeploymentStatus, now: Timestamp, finding: Finding) {
         last_transition_time: since.map_or_else(whole, |c| c.last_transition_time.clone()),
         message: finding.message,
         observed_generation: status.observed_generation,
-        reason: finding.reason.to_owned(),
+        reason: finding.reason.into_owned(),
         status: text.to_owned(),
         type_: finding.kind.to_owned(),
     };
@@ -289,34 +328,42 @@ fn set(status: &mut ModelDeploymentStatus, now: Timestamp, finding: Finding) {
 /// In words, what is so and what is waited for.
 fn message(rollout: &Rollout<'_>) -> String {
     let status = &rollout.status;
-    let mut text = match (&status.stable, &status.starting, &status.canary) {
-        (None, Some(starting), _) => format!("Revision {} is starting", starting.revision),
-        (None, None, _) => "Nothing serves".to_owned(),
+    let mut said = Vec::new();
+    if let Some(blocked) = &rollout.blocked {
+        said.push(format!("Blocked: {}", blocked.message));
+    }
+    let is =
+        is(rollout).map(|text| if said.is_empty() { text } else { text.replacen("Revision", "revision", 1) });
+    said.extend(is);
+    if let Some(failed) = status.failed.iter().find(|f| f.revision == rollout.declared && !f.withdrawn) {
+        said.push(format!("revision {} was rolled back: {}", failed.revision, failed.reason));
+    }
+    said.extend(rollout.undecided.as_ref().map(|undecided| undecided.message.clone()));
+    let told = |waiting: &&Waiting| rollout.blocked.as_ref().is_none_or(|b| b.message != waiting.why);
+    for waiting in rollout.waiting.iter().filter(told) {
+        let until = waiting.until.map(|until| format!(" (until {})", until.strftime("%H:%M:%S UTC")));
+        said.push(format!("waiting: {}{}", waiting.why, until.unwrap_or_default()));
+    }
+    said.join("; ")
+}
+
+/// What serves and what is tried; nothing where the sentence before has said why nothing does.
+fn is(rollout: &Rollout<'_>) -> Option<String> {
+    let status = &rollout.status;
+    let alone = rollout.blocked.is_none();
+    match (&status.stable, &status.starting, &status.canary) {
+        (None, Some(starting), _) => alone.then(|| format!("Revision {} is starting", starting.revision)),
+        (None, None, _) => alone.then(|| "Nothing serves".to_owned()),
         (Some(stable), _, Some(canary)) => {
             let steps = rollout.world.spec.spec.rollout.steps.len();
             let step = match canary.passed {
                 Some(_) => "taking over".to_owned(),
                 None => format!("step {} of {steps}", canary.step + 1),
             };
+            let paused = if canary.paused.is_some() { ", paused" } else { "" };
             let (id, share) = (&canary.revision, status.weights.desired);
-            format!("Revision {stable} serves; canary {id} takes {share} of callers ({step})")
+            Some(format!("Revision {stable} serves; canary {id} takes {share} of callers ({step}{paused})"))
         }
-        (Some(stable), _, None) => format!("Revision {stable} serves"),
-    };
-    if let Some(failed) = status.failed.iter().find(|f| f.revision == rollout.declared && !f.withdrawn) {
-        text.push_str(&format!("; revision {} was rolled back: {}", failed.revision, failed.reason));
+        (Some(stable), _, None) => Some(format!("Revision {stable} serves")),
     }
-    if let Some(blocked) = &rollout.blocked {
-        text.push_str(&format!("; blocked: {blocked}"));
-    }
-    if let Some(undecided) = &rollout.undecided {
-        text.push_str(&format!("; {}", undecided.message));
-    }
-    for waiting in &rollout.waiting {
-        text.push_str(&format!("; waiting: {}", waiting.why));
-        if let Some(until) = waiting.until {
-            text.push_str(&format!(" (until {})", until.strftime("%H:%M:%S UTC")));
-        }
-    }
-    text
 }

@@ -38,6 +38,17 @@ const STORE: Period = Period::secs(10);
 /// to people.
 const MAX_FAILED: usize = 10;
 
+/// Why replicas can't be had.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Blocked {
+    /// One word: `InsufficientResources`, `PortInUse`, `NeverReady`, `NoGateway`.
+    pub(crate) reason: String,
+    /// `needs 1 × nvidia.com/gpu, 0 of 2 free`.
+    pub(crate) message: String,
+    /// Whether the progress deadline has passed: nobody need wait any longer.
+    pub(crate) over: bool,
+}
+
 /// Who says whether a canary is worse.
 #[derive(Clone, Copy)]
 pub(crate) struct Judge {
@@ -66,8 +77,8 @@ pub(crate) struct Rollout<'a> {
     /// Times at which something may change by itself.
     pub(crate) edges: Vec<Timestamp>,
     pub(crate) evidence_stored: bool,
-    /// Why replicas can't be had, once the progress deadline has passed.
-    pub(crate) blocked: Option<String>,
+    /// Why replicas can't be had.
+    pub(crate) blocked: Option<Blocked>,
     /// Why the canary stays at its step although `maxHold` has passed.
     pub(crate) undecided: Option<Undecided>,
     /// What a person asks of the canary, until it is done or refused.
@@ -184,6 +195,11 @@ impl<'a> Rollout<'a> {
         if self.status.previous.as_ref().is_some_and(|previous| self.engine(&previous.revision).is_none()) {
             self.status.previous = None;
         }
+    }
+
+    /// Whether replicas can't be had and the progress deadline has passed.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked.as_ref().is_some_and(|blocked| blocked.over)
     }
 
     /// Whether the declared revision was rolled back and the spec has asked for nothing else since.

@@ -1,5 +1,6 @@
 //! The planner's behaviour: drawn histories over a small simulator, and telling single worlds.
 
+mod hands;
 mod histories;
 mod simulator;
 mod steps;

@@ -1,7 +1,8 @@
 //! One canary: its start, its steps, its end.
 
-use super::{MAX_FAILED, Rollout, after, counted};
+use super::{Blocked, MAX_FAILED, Rollout, after, counted};
 use crate::plan::{Event, Waiting};
+use crate::world::Trouble;
 use jiff::Timestamp;
 use outrigger_crds::status::{Canary, Failed};
 use outrigger_crds::{OnUndecided, Step};
@@ -11,6 +12,19 @@ use outrigger_wire::{BasisPoints, Period, RevisionId};
 
 /// The least that `maxHold` is when a step doesn't say it: four times a hold of nothing would be nothing.
 const LEAST_MAX_HOLD: Period = Period::secs(60);
+
+/// What a replica says whose image can't be had.
+const IMAGE: [&str; 7] = [
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "ImageInspectError",
+    "RegistryUnavailable",
+    "SignatureValidationFailed",
+];
+/// What is lacking when others take all the room.
+const ROOM: [&str; 3] = ["InsufficientResources", "Unschedulable", "QuotaExceeded"];
 
 /// Why a canary stays at its step although `maxHold` has passed.
 #[derive(Clone, Debug, PartialEq)]
@@ -161,8 +175,11 @@ impl Rollout<'_> {
         let (ready, needed) = (self.ready(&canary.revision), self.needed(canary.step_weight));
         if self.now < deadline {
             self.edges.push(deadline);
+            self.blocked = self.obstacle(&canary.revision);
             self.waiting.push(match blocker {
-                Some(why) => Waiting { what: "capacity".into(), why, until: Some(deadline) },
+                Some(blocker) => {
+                    Waiting { what: "capacity".into(), why: blocker.message, until: Some(deadline) }
+                }
                 None => Waiting {
                     what: "replicas".into(),
                     why: format!("{ready} of {} of the canary are ready", counted(needed, "replica")),
@@ -171,18 +188,31 @@ impl Rollout<'_> {
             });
             return None;
         }
-        if blocker.is_some() {
-            self.blocked = blocker;
+        if let Some(Trouble { reason, message, .. }) = blocker {
+            self.blocked = Some(Blocked { reason, message, over: true });
             return None;
         }
-        Some(format!("no further replica became ready within {limit} ({ready} of {needed} are)"))
+        let trouble = self.trouble(&canary.revision).map(|why| format!(": {why}")).unwrap_or_default();
+        Some(format!("no further replica became ready within {limit} ({ready} of {needed} are){trouble}"))
     }
 
     /// What keeps a revision's replicas from being had at all.
-    pub(crate) fn blocker(&self, id: &RevisionId) -> Option<String> {
+    pub(crate) fn blocker(&self, id: &RevisionId) -> Option<Trouble> {
         let waits = |r: &&crate::Replica| r.phase != crate::Phase::Ready;
         let own = self.replicas(id).filter(waits).find_map(|r| r.trouble.as_ref().filter(|t| t.blocks));
-        own.or(self.world.capacity.missing.first()).map(|trouble| trouble.message.clone())
+        own.or(self.world.capacity.missing.first()).cloned()
+    }
+
+    /// What is told as blocking at once, long before the deadline: what can't be had, and an image that can't be
+    /// pulled, though that is the revision's own fault. Not room that replicas which still drain are about to give.
+    pub(crate) fn obstacle(&self, id: &RevisionId) -> Option<Blocked> {
+        let image = |r: &crate::Replica| r.trouble.clone().filter(|t| IMAGE.contains(&t.reason.as_str()));
+        let waits = |r: &&crate::Replica| r.phase != crate::Phase::Ready;
+        let draining = self.world.replicas.iter().any(|r| r.phase == crate::Phase::Terminating);
+        let frees = |trouble: &Trouble| draining && ROOM.contains(&trouble.reason.as_str());
+        let found = self.blocker(id).filter(|trouble| !frees(trouble));
+        let found = found.or_else(|| self.replicas(id).filter(waits).find_map(image));
+        found.map(|Trouble { reason, message, .. }| Blocked { reason, message, over: false })
     }
 
     /// What is wrong with a revision's replicas, whether or not that keeps them from being had.

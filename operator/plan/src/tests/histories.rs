@@ -24,6 +24,7 @@ enum Op {
     GatewayLives(usize, bool),
     ClockJumps(i64),
     FirstTokens(u64),
+    Asks(u8, u8),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -43,6 +44,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0usize..2, any::<bool>()).prop_map(|(g, live)| Op::GatewayLives(g, live)),
         1 => (-300i64..300).prop_map(Op::ClockJumps),
         1 => (0u64..100).prop_map(Op::FirstTokens),
+        3 => (0u8..5, 0u8..20).prop_map(|(verb, how)| Op::Asks(verb, how)),
     ]
 }
 
@@ -117,6 +119,7 @@ fn act(sim: &mut Sim, op: &Op) {
             sim.now = sim.now.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap();
         }
         Op::FirstTokens(n) => sim.first_tokens = n,
+        Op::Asks(verb, how) => sim.ask(verb, how),
     }
 }
 
@@ -133,7 +136,7 @@ proptest! {
     /// Every plan of every history is checked by [`crate::check`]; killed after any effect, the applier ends each
     /// time at the very status and replicas of one that was never killed.
     ///
-    /// proves R.1, R.2, R.3, R.5, R.6, R.7, R.8, R.10, R.18
+    /// proves R.1, R.2, R.3, R.5, R.6, R.7, R.8, R.10, R.18, R.21
     #[test]
     fn every_history_keeps_the_contract(ops in prop::collection::vec(op(), 1..60), seed: u64) {
         let (mut calm, mut killed) = (Sim::new(None), Sim::new(Some(seed)));
@@ -183,6 +186,10 @@ proptest! {
             sim.edit(|spec| spec.engine = engine(1));
             sim.reconcile();
             sim.edit(|spec| spec.engine = engine(0));
+        }
+        if sim.status.canary.as_ref().is_some_and(|canary| canary.paused.is_some()) {
+            sim.ask(2, 10);
+            sim.reconcile();
         }
         sim.first_tokens = 100;
         for _ in 0..700 {

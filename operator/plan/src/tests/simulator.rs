@@ -101,6 +101,8 @@ pub(super) struct Sim {
     pub(super) first_tokens: u64,
     /// The annotation.
     pub(super) action: Option<String>,
+    /// Actions that were ever asked for.
+    asked: u32,
     /// Replicas that were ever started: no two have one name.
     started: usize,
     /// Draws whether the applier is killed after an effect; none: never.
@@ -151,6 +153,7 @@ impl Sim {
             variants: vec![Variant::default(); 4],
             first_tokens: 100,
             action: None,
+            asked: 0,
             started: 0,
             killer: kill_seed.map(fastrand::Rng::with_seed),
             kills: 0,
@@ -365,6 +368,23 @@ impl Sim {
             replica.restarts.push(now);
             replica.phase = Phase::Unready;
         }
+    }
+
+    /// A person asks: mostly of the present canary and step, sometimes of another, again, or in no known words.
+    pub(super) fn ask(&mut self, verb: u8, how: u8) {
+        self.asked += 1;
+        let canary = self.status.canary.as_ref().map(|canary| (canary.revision.clone(), canary.step));
+        let (revision, step) = canary.unwrap_or_else(|| (id(0), 0));
+        let verb = ["promote", "pause", "resume", "abort", "delete"][verb as usize % 5];
+        let n = self.asked;
+        self.action = match how {
+            0 => None,
+            1 => Some(format!("{verb}@{revision}/{}/{n}", step + 1)),
+            2 => Some(format!("{verb}@{}/{step}/{n}", id(3))),
+            3 => Some(format!("{verb}@{revision}/{step}/{}", n / 2)),
+            4 => Some("promote!".repeat(40)),
+            _ => Some(format!("{verb}@{revision}/{step}/{n}")),
+        };
     }
 
     /// A replica is gone, without a word.

@@ -7,7 +7,7 @@ use outrigger_crds::{OnUndecided, Step};
 use outrigger_wire::{BasisPoints, Period};
 
 /// A serving deployment whose second variant is about to be tried in these steps.
-fn trying(steps: Vec<Step>) -> Sim {
+pub(super) fn trying(steps: Vec<Step>) -> Sim {
     let mut sim = Sim::new(None);
     sim.reconcile();
     sim.pass(5);
@@ -19,18 +19,18 @@ fn trying(steps: Vec<Step>) -> Sim {
 }
 
 /// One second at a time.
-fn pass(sim: &mut Sim, seconds: i64) {
+pub(super) fn pass(sim: &mut Sim, seconds: i64) {
     for _ in 0..seconds {
         sim.pass(1);
         sim.reconcile();
     }
 }
 
-fn at(sim: &Sim) -> Option<(u32, u8)> {
+pub(super) fn at(sim: &Sim) -> Option<(u32, u8)> {
     sim.status.canary.as_ref().map(|canary| (canary.step, canary.step_weight))
 }
 
-fn one(weight: u8, hold: u64, max_hold: u64, on_undecided: OnUndecided) -> Step {
+pub(super) fn one(weight: u8, hold: u64, max_hold: u64, on_undecided: OnUndecided) -> Step {
     Step { weight, hold: Period::secs(hold), max_hold: Some(Period::secs(max_hold)), on_undecided }
 }
 

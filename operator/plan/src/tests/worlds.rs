@@ -139,10 +139,50 @@ fn promotion_swaps_names_and_touches_no_replica() {
 fn what_cannot_be_had_blocks_and_what_does_not_start_fails() {
     let (_, plan) = case("10_blocked");
     assert_eq!((plan.outcome, told(&plan)), (Outcome::Blocked, vec!["Blocked"]));
-    assert!(plan.status.message.contains("blocked: port 9003 is in use"), "{}", plan.status.message);
+    assert!(plan.status.message.starts_with("Blocked: port 9003 is in use"), "{}", plan.status.message);
     assert!(plan.status.failed.is_empty());
     let (_, plan) = case("11_no_progress");
     assert_eq!((plan.outcome, told(&plan)), (Outcome::RolledBack, vec!["RolledBack"]));
+}
+
+/// Said at once, in the same words everywhere: condition, event and message. Only those who wait for an outcome are
+/// told at the deadline.
+///
+/// proves O.5
+#[test]
+fn what_is_lacking_is_told_at_once_and_room_that_is_being_made_is_not() {
+    let (mut world, planned) = case("19_no_gpu");
+    let condition = |plan: &Plan| {
+        let found = plan.status.conditions.iter().find(|c| c.type_ == "Blocked").unwrap();
+        (found.status.clone(), found.reason.clone(), found.message.clone(), found.observed_generation)
+    };
+    let words = "needs 1 × nvidia.com/gpu, 0 of 2 free";
+    let told = ("True".to_owned(), "InsufficientResources".to_owned(), words.to_owned(), Some(1));
+    assert_eq!(condition(&planned), told);
+    assert_eq!(planned.status.message, format!("Blocked: {words}"));
+    let event = planned.events.iter().find(|event| event.reason == "Blocked").unwrap();
+    assert_eq!(event.message, words);
+    assert_eq!(planned.outcome, Outcome::Starting, "a node may still come");
+    world.status = planned.status.clone();
+    let late = plan(&world, after(600));
+    assert_eq!((late.outcome, condition(&late)), (Outcome::Blocked, told));
+    // A replica that still drains has what is lacking.
+    world.replicas[1].phase = Phase::Terminating;
+    let draining = plan(&world, after(1));
+    assert_eq!(condition(&draining).0, "False");
+    assert!(draining.status.message.contains(&format!("waiting: {words}")), "{}", draining.status.message);
+    // An image is the revision's own fault: told at once, and a canary's is rolled back at the deadline.
+    let (mut world, _) = case("11_no_progress");
+    let said = "the image registry/engine:2 can't be pulled: not found";
+    let lacking = world.replicas.iter_mut().filter(|replica| replica.phase != Phase::Ready);
+    lacking.for_each(|replica| {
+        let (reason, message) = ("ImagePullBackOff".to_owned(), said.to_owned());
+        replica.trouble = Some(crate::Trouble { reason, message, blocks: false });
+    });
+    let early = plan(&world, after(-600));
+    assert_eq!((early.outcome, condition(&early).2.as_str()), (Outcome::RollingOut, said));
+    let failed = plan(&world, now());
+    assert!(failed.status.failed[0].reason.ends_with(&format!(": {said}")), "{:?}", failed.status.failed);
 }
 
 /// The first revision, which nothing can be rolled back to: it is said why, it is tried further, and what gets
