@@ -133,7 +133,11 @@ pub async fn bounded<T>(request: impl Future<Output = kube::Result<T>>) -> Resul
 /// What the API server says, or that the object is somebody else's.
 pub async fn apply<K>(client: &Client, object: &K) -> Result<Applied, Error>
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + Debug,
 {
     let meta = object.meta();
     let api: Api<K> = Api::namespaced(client.clone(), meta.namespace.as_deref().unwrap_or_default());

@@ -36,15 +36,20 @@ impl Check {
         let uri = uri.filter(|uri| {
             let fits = uri.scheme_str() == Some("http") && uri.host().is_some();
             if !fits {
-                mistakes.push(Mistake::new("--url", format!("`{url}` is no address; allowed: http://host[:port]")));
+                mistakes.push(Mistake::new(
+                    "--url",
+                    format!("`{url}` is no address; allowed: http://host[:port]"),
+                ));
             }
             fits
         });
-        let within: Option<Period> = mistakes.parse("--within", Some(within), "a time, such as 150s, up to 1h");
+        let within: Option<Period> =
+            mistakes.parse("--within", Some(within), "a time, such as 150s, up to 1h");
         let within = within.filter(|within| {
             let fits = *within <= Period::secs(3600);
             if !fits {
-                mistakes.push(Mistake::new("--within", format!("{within} is out of range; allowed: 0s to 1h")));
+                mistakes
+                    .push(Mistake::new("--within", format!("{within} is out of range; allowed: 0s to 1h")));
             }
             fits
         });
@@ -68,7 +73,12 @@ impl Check {
                 Err(_) => format!("no answer within {} s", ATTEMPT.as_secs()),
             };
             if Instant::now() >= until {
-                bail!("no completion of {} at {} within {} s: {why}", self.model, self.url, self.within.as_secs());
+                bail!(
+                    "no completion of {} at {} within {} s: {why}",
+                    self.model,
+                    self.url,
+                    self.within.as_secs()
+                );
             }
             let _ = writeln!(std::io::stdout(), "not yet: {why}");
             tokio::time::sleep(REST.mul_f64(0.5 + fastrand::f64() / 2.0)).await;

@@ -154,7 +154,9 @@ impl Task {
         })?;
         let mut mistakes = Mistakes::default();
         let task = match &flags.command {
-            Some(Command::Check(check)) => Check::read(&check.url, &check.model, &check.within, &mut mistakes).map(Self::Check),
+            Some(Command::Check(check)) => {
+                Check::read(&check.url, &check.model, &check.within, &mut mistakes).map(Self::Check)
+            }
             None => {
                 let environment = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
                 mistakes.unknown_environment(environment, &VARIABLES);
@@ -186,14 +188,16 @@ impl Config {
         }
         let image = &flags.sidecar_image;
         if image.is_empty() || image.chars().any(char::is_whitespace) {
-            mistakes.push(Mistake::new("--sidecar-image", format!("`{image}` is no image; expected: name:tag")));
+            mistakes
+                .push(Mistake::new("--sidecar-image", format!("`{image}` is no image; expected: name:tag")));
         }
         let policies = ["Always", "IfNotPresent", "Never"];
         if let Some(policy) = flags.image_pull_policy.as_deref().filter(|policy| !policies.contains(policy)) {
             let message = format!("`{policy}` is not known; allowed: {}", policies.join(", "));
             mistakes.push(Mistake::new("--image-pull-policy", message));
         }
-        let lifetime: Option<Period> = mistakes.parse("--ca-lifetime", Some(&flags.ca_lifetime), "a time, such as 8760h");
+        let lifetime: Option<Period> =
+            mistakes.parse("--ca-lifetime", Some(&flags.ca_lifetime), "a time, such as 8760h");
         let lifetime = lifetime.filter(|lifetime| {
             let fits = (Period::secs(60)..=Period::secs(87_600 * 3600)).contains(lifetime);
             if !fits {
@@ -237,7 +241,10 @@ fn listen(mistakes: &mut Mistakes, name: &str, text: &str) -> Option<SocketAddr>
 fn is_name(text: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
     let outer = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-    text.len() <= 253 && text.chars().all(inner) && outer(text.chars().next()) && outer(text.chars().next_back())
+    text.len() <= 253
+        && text.chars().all(inner)
+        && outer(text.chars().next())
+        && outer(text.chars().next_back())
 }
 
 #[cfg(test)]
@@ -254,8 +261,16 @@ mod tests {
 
     #[test]
     fn every_mistake_is_named_with_what_is_allowed() {
-        let (config, mistakes) =
-            of(&["--namespace", "A", "--image-pull-policy", "Sometimes", "--admin", "nowhere", "--ca-lifetime", "1s"]);
+        let (config, mistakes) = of(&[
+            "--namespace",
+            "A",
+            "--image-pull-policy",
+            "Sometimes",
+            "--admin",
+            "nowhere",
+            "--ca-lifetime",
+            "1s",
+        ]);
         assert!(config.is_none());
         for (name, word) in [
             ("--namespace", "`A`"),
@@ -274,7 +289,11 @@ mod tests {
     #[test]
     fn pods_are_told_the_service_by_its_name() {
         let (config, mistakes) = of(&[
-            "--namespace=sys", "--pod-name=a", "--pod-ip=10.0.0.1", "--sidecar-image=x:1", "--table-listen=:1234",
+            "--namespace=sys",
+            "--pod-name=a",
+            "--pod-ip=10.0.0.1",
+            "--sidecar-image=x:1",
+            "--table-listen=:1234",
         ]);
         assert_eq!(mistakes, Vec::<String>::new());
         let config = config.unwrap();

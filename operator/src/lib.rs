@@ -6,6 +6,12 @@
 //!            ▲────────────────────────────────────────────────────────────────┘
 //! ```
 
+pub mod apply;
+pub mod check;
+pub mod config;
+pub mod lease;
 pub mod names;
+pub mod observe;
 pub mod pod;
 pub mod render;
+pub mod watch;

@@ -9,9 +9,9 @@ use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::core::DeserializeGuard;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::{Api, Client};
-use kube_runtime::watcher::{self, Config, Event, metadata_watcher, watcher};
+use kube_runtime::watcher::{self, Config, Event, watcher};
 use outrigger_crds::ModelDeployment;
 use outrigger_wire::DeploymentKey;
 use std::sync::Arc;
@@ -38,18 +38,18 @@ pub async fn watch_all(client: Client, index: Arc<Index>, changed: Changed, rest
     let pods: Api<Pod> = Api::all(client.clone());
     let sets: Api<ReplicaSet> = Api::all(client.clone());
     let revisions: Api<ControllerRevision> = Api::all(client.clone());
-    let services: Api<Service> = Api::all(client.clone());
-    let budgets: Api<PodDisruptionBudget> = Api::all(client.clone());
-    let policies: Api<NetworkPolicy> = Api::all(client.clone());
+    let services: Api<PartialObjectMeta<Service>> = Api::all(client.clone());
+    let budgets: Api<PartialObjectMeta<PodDisruptionBudget>> = Api::all(client.clone());
+    let policies: Api<PartialObjectMeta<NetworkPolicy>> = Api::all(client.clone());
     let nodes: Api<Node> = Api::all(client);
     tokio::join!(
         all.follow(watcher(deployments, config())),
         all.follow(watcher(pods, of_deployments())),
         all.follow(watcher(sets, mine())),
         all.follow(watcher(revisions, mine())),
-        all.follow(metadata_watcher(services, mine())),
-        all.follow(metadata_watcher(budgets, mine())),
-        all.follow(metadata_watcher(policies, mine())),
+        all.follow(watcher(services, mine())),
+        all.follow(watcher(budgets, mine())),
+        all.follow(watcher(policies, mine())),
         follow(watcher(nodes, config()), "Node", &restarted, |event| {
             index.take_node(event);
         }),
