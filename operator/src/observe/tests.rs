@@ -1,0 +1,1 @@
+//! What objects as Kubernetes writes them mean.
