@@ -246,6 +246,16 @@ impl Cluster {
     }
 }
 
+/// A program that tests run (`helm`, `kubectl`, `kubeconform`), built when it is missing; needs no cluster.
+///
+/// # Errors
+/// When it can't be built.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let printed = xtask(&["programs", name])?;
+    let path = printed.lines().last().map(PathBuf::from).filter(|path| path.is_file());
+    path.with_context(|| format!("xtask names no `{name}`: {printed}"))
+}
+
 /// What a program printed, or that it failed.
 fn said(output: &Output, what: &str) -> Result<String> {
     if !output.status.success() {

@@ -57,7 +57,13 @@ pub(crate) fn command(words: &[&str]) -> Option<Result<()>> {
 
 pub(crate) use down::down;
 pub(crate) use load::load;
+pub(crate) use state::file;
 pub(crate) use up::up;
+
+/// Whether a cluster that is not made of this machine's processes would be used.
+pub(crate) fn elsewhere() -> bool {
+    std::env::var_os("KUBECONFIG").is_some_and(|value| !value.is_empty()) || elsewhere::docker()
+}
 
 fn status() -> Result<()> {
     let Some(state) = State::load()? else {
@@ -72,7 +78,7 @@ fn status() -> Result<()> {
 fn describe(state: &State) {
     let what = match state.kind {
         Kind::Native => "native: Kubernetes' own programs on this machine",
-        Kind::Kind => "kind, in Docker",
+        Kind::Docker => "kind, in Docker",
         Kind::External => "the one that KUBECONFIG names",
     };
     println!("cluster     {what}{}", if state.ready { "" } else { ", not whole" });

@@ -8,6 +8,8 @@ use std::time::Instant;
 
 /// The folder of generated custom resource definitions.
 const CRDS: &str = "crds/yaml";
+/// The chart's copies: a chart can't reach out of its folder.
+const CHART: &str = "charts/outrigger/files";
 
 /// Writes the generated files, or with `check` fails when they are stale.
 pub(crate) fn generate(check: bool) -> Result<()> {
@@ -20,8 +22,16 @@ pub(crate) fn generate(check: bool) -> Result<()> {
         run::show(&finished.output);
         bail!("generating {CRDS} failed");
     }
+    let made = run::root()?.join(target);
+    let chart = run::root()?.join(CHART);
     if check {
-        compare(&run::root()?.join(target), &run::root()?.join(CRDS))?;
+        compare(&made, &run::root()?.join(CRDS))?;
+        compare(&made, &chart)?;
+    } else {
+        fs::create_dir_all(&chart)?;
+        for entry in fs::read_dir(&made)?.flatten() {
+            fs::copy(entry.path(), chart.join(entry.file_name()))?;
+        }
     }
     run::say(if check { "generated files are fresh" } else { "generate" }, started.elapsed(), "ok");
     Ok(())

@@ -1,15 +1,18 @@
-//! The project's own tools: `cargo xtask test | lint | generate | bench NAME | cluster ... | images | contracts`.
+//! The project's own tools: `cargo xtask test | lint | generate | bench NAME | cluster ... | programs ... | images ... |
+//! contracts`.
 //!
 //! Plain Rust with nothing further to install: what a command needs beyond Rust it sets up by itself, outside the
 //! checkout, and says so.
 
 mod bench;
+mod chart;
 mod cluster;
 mod contracts;
 mod generate;
 mod images;
 mod lint;
 mod programs;
+mod real_cluster;
 mod run;
 mod test;
 mod tools;
@@ -24,6 +27,7 @@ usage: cargo xtask COMMAND
   generate     write the generated files (crds/yaml); --check only compares
   bench NAME   run a benchmark (proxy, batching, dataplane, verdicts), print its table, write target/bench/NAME.json
   cluster ...  a real Kubernetes to test with: up, down, status, load, ...; alone, it lists them
+  programs ... build the programs that the cluster and its tests need, and print where they are
   images ...   build the images of static programs into archives, without Docker: all, or the named
   contracts    list each contract line with the tests that prove it; fail on a line without one
 ";
@@ -37,6 +41,7 @@ fn main() -> ExitCode {
         ["generate"] => generate::generate(false),
         ["generate", "--check"] => generate::generate(true),
         ["bench", name] => bench::bench(name),
+        ["programs", named @ ..] => programs::programs(named),
         ["images", named @ ..] => images::images(named),
         ["cluster", words @ ..] => match cluster::command(words) {
             Some(result) => result,

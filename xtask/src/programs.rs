@@ -55,6 +55,12 @@ pub(crate) const CLIENTS: &[Module] = &[
 /// For machines with Docker and without kind.
 pub(crate) const KIND: &[Module] = &[Module { name: "kind", programs: &[("kind", "sigs.k8s.io/kind")] }];
 
+/// What the benchmark of the operator is measured beside.
+pub(crate) const BENCH: &[Module] = &[Module {
+    name: "argo-rollouts",
+    programs: &[("rollouts-controller", "github.com/argoproj/argo-rollouts/cmd/rollouts-controller")],
+}];
+
 const HELM: Module = Module { name: "helm", programs: &[("helm", "helm.sh/helm/v4/cmd/helm")] };
 const KUBECONFORM: Module = Module {
     name: "kubeconform",
@@ -125,6 +131,26 @@ pub(crate) fn set_up() -> Result<Finished> {
     Ok(Finished { succeeded: result.is_ok(), output, took: started.elapsed() })
 }
 
+/// `cargo xtask programs`: builds all, or the named, and prints each one's path on a line of its own.
+pub(crate) fn programs(named: &[&str]) -> Result<()> {
+    let all = || CLUSTER.iter().chain(KIND).chain(BENCH);
+    let known = |name: &str| all().any(|module| module.programs.iter().any(|(program, _)| *program == name));
+    if let Some(unknown) = named.iter().find(|name| !known(name)) {
+        bail!("no program `{unknown}` is built here");
+    }
+    let wanted = |module: &&Module| module.programs.iter().any(|(program, _)| named.contains(program));
+    let modules: Vec<&Module> =
+        if named.is_empty() { CLUSTER.iter().collect() } else { all().filter(wanted).collect() };
+    for module in modules {
+        for (name, path) in build(std::slice::from_ref(module))? {
+            if named.is_empty() || named.contains(&name.as_str()) {
+                println!("{}", path.display());
+            }
+        }
+    }
+    Ok(())
+}
+
 impl Module {
     fn source(&self) -> Result<PathBuf> {
         Ok(run::root()?.join("e2e/programs").join(self.name))
@@ -190,7 +216,7 @@ impl Module {
 }
 
 /// Go itself: the machine's, else the Python package's. It fetches the version that a module asks for by itself.
-fn go() -> Result<PathBuf> {
+pub(crate) fn go() -> Result<PathBuf> {
     if let Some(go) = find("go").filter(|go| recent(go)) {
         return Ok(go);
     }

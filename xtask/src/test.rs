@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that a change must survive, from nothing but Rust.
 
 use crate::run::{self, Background, Finished};
-use crate::{lint, tools};
+use crate::{lint, real_cluster, tools};
 use anyhow::{Result, bail};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -25,6 +25,7 @@ pub(crate) fn test() -> Result<()> {
     let started = Instant::now();
     let mut tally = Tally::default();
     let deny = run::in_background("install cargo-deny", tools::install_cargo_deny);
+    let cluster = real_cluster::set_up();
     let engines = run::in_background("set up real engines", || {
         run::quietly("set up real engines", run::command("bash", ["-c", SET_UP_ENGINES])?)
     });
@@ -49,6 +50,11 @@ pub(crate) fn test() -> Result<()> {
         tally.cargo_test("cargo test, programs", run::command("cargo", args)?)
     })?;
     tally.rung("real engines", |tally| real_engines(tally, engines))?;
+    tally.rung("real cluster", |tally| {
+        let skipped = real_cluster::rung(cluster, |name, command| tally.cargo_test(name, command))?;
+        tally.skipped.extend(skipped);
+        Ok(())
+    })?;
     tally.rung("dependencies", |_| lint::dependencies(deny))?;
     tally.finish(started.elapsed())
 }

@@ -4,6 +4,7 @@ use super::{Cluster, said};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 use std::ffi::OsStr;
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 /// Shows the pod's names to a program of this machine, in a mount namespace that ends with it.
@@ -56,6 +57,9 @@ impl Cluster {
         args: &[&str],
     ) -> Result<String> {
         let process = format!("/proc/{}", self.container_pid(namespace, pod, container)?);
+        // A copy: a mount of another mount namespace can't be bound here.
+        let mut names = tempfile::NamedTempFile::new()?;
+        names.write_all(&std::fs::read(format!("{process}/root/etc/resolv.conf"))?)?;
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={process}/ns/net")).args([
             "unshare",
@@ -64,7 +68,7 @@ impl Cluster {
             "-c",
             WITH_ITS_NAMES,
         ]);
-        command.arg(format!("{process}/root/etc/resolv.conf")).arg(program).args(args).stdin(Stdio::null());
+        command.arg(names.path()).arg(program).args(args).stdin(Stdio::null());
         said(&command.output().context("running nsenter")?, &format!("{program} in {pod}"))
     }
 }

@@ -45,7 +45,7 @@ pub(crate) fn absent() -> Vec<PathBuf> {
 pub(crate) fn everything() -> Result<()> {
     let state = State::load()?;
     match &state {
-        Some(state) if state.kind == Kind::Kind => return elsewhere::delete(state),
+        Some(state) if state.kind == Kind::Docker => return elsewhere::delete(state),
         // Nothing of it is ours but the note.
         Some(state) if state.kind == Kind::External => return forget(),
         _ => {}

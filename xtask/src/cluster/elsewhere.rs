@@ -59,7 +59,7 @@ pub(crate) fn kind() -> Result<State> {
         create.arg("--kubeconfig").arg(&kubeconfig).env_remove("KUBECONFIG");
         run::must("kind create cluster", create)?;
     }
-    finish(State { kind: Kind::Kind, kubeconfig, ready: true, boot: state::boot(), ..State::default() })
+    finish(State { kind: Kind::Docker, kubeconfig, ready: true, boot: state::boot(), ..State::default() })
 }
 
 fn finish(mut state: State) -> Result<State> {
@@ -80,7 +80,7 @@ fn program() -> Result<PathBuf> {
 
 /// Imports archives into kind's nodes.
 pub(crate) fn import(state: &State, archives: &[Archive]) -> Result<()> {
-    debug_assert_eq!(state.kind, Kind::Kind);
+    debug_assert_eq!(state.kind, Kind::Docker);
     for archive in archives {
         let mut command = Command::new(program()?);
         command.args(["load", "image-archive", "--name", NAME]).arg(&archive.path);

@@ -17,7 +17,7 @@ pub(crate) fn load(named: &[&str]) -> Result<()> {
         State::load()?.filter(|state| state.ready).context("no cluster: run `cargo xtask cluster up`")?;
     match state.kind {
         Kind::Native => import(&mut state, &archives),
-        Kind::Kind => elsewhere::import(&state, &archives),
+        Kind::Docker => elsewhere::import(&state, &archives),
         Kind::External => bail!(
             "images can't be imported into the cluster that KUBECONFIG names: push those in target/image/archives to \
              a registry that it reads"

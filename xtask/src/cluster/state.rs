@@ -17,7 +17,8 @@ pub(crate) enum Kind {
     #[default]
     Native,
     /// Started by this command in Docker.
-    Kind,
+    #[serde(rename = "kind")]
+    Docker,
     /// Named by `KUBECONFIG`; nothing of it is ours.
     External,
 }

@@ -28,7 +28,7 @@ pub(crate) fn up() -> Result<State> {
     }
     let folder = state::folder()?;
     match State::load()? {
-        Some(state) if state.ready && state.kind == Kind::Kind => return elsewhere::kind(),
+        Some(state) if state.ready && state.kind == Kind::Docker => return elsewhere::kind(),
         Some(state) if state.ready && state.kind == Kind::Native => return complete(state, &folder),
         Some(_) => down::everything()?,
         None => {}
