@@ -83,6 +83,21 @@ pub fn post(address: &str, path: &str, body: &str, headers: &str) -> Result<Answ
     parse(&text)
 }
 
+/// Sends a GET and reads the whole answer.
+///
+/// # Errors
+/// When there is no whole answer.
+pub fn get(address: &str, path: &str) -> Result<Answer> {
+    let mut socket = TcpStream::connect(address).with_context(|| format!("connecting to {address}"))?;
+    socket.set_read_timeout(Some(LONGEST))?;
+    socket.write_all(
+        format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").as_bytes(),
+    )?;
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer)?;
+    parse(&String::from_utf8_lossy(&answer))
+}
+
 fn parse(text: &str) -> Result<Answer> {
     let (head, body) = text.split_once("\r\n\r\n").context("no whole head")?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no status")?;

@@ -5,3 +5,4 @@ pub mod cluster;
 pub mod installed;
 pub mod markdown;
 pub mod program;
+pub mod simulated;
