@@ -82,7 +82,7 @@ impl Installed {
             let found = self.deployment(namespace, name)?;
             let present =
                 found.pointer("/status/observedGeneration") == found.pointer("/metadata/generation");
-            let holds = condition_of(&found, condition).is_some_and(|c| c["status"] == status);
+            let holds = condition_of(&found, condition).is_some_and(|c| c.get("status") == Some(&status.into()));
             Ok((present && holds).then_some(found))
         })
     }
@@ -130,13 +130,16 @@ impl Installed {
     pub fn restarts(&self, namespace: &str, name: &str, container: &str) -> Result<Vec<(String, i64)>> {
         let label = format!("outrigger.dev/deployment={name}");
         let pods = self.cluster.json(&["get", "pods", "-n", namespace, "-l", &label])?;
+        let list = |value: &Value, path: &str| {
+            value.pointer(path).and_then(Value::as_array).cloned().unwrap_or_default()
+        };
         let mut found = Vec::new();
-        for pod in pods["items"].as_array().into_iter().flatten() {
+        for pod in list(&pods, "/items") {
             let name = pod.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-            let lists = ["containerStatuses", "initContainerStatuses"];
-            let all = lists.iter().flat_map(|list| pod["status"][*list].as_array().into_iter().flatten());
-            let count =
-                all.filter(|c| c["name"] == container).filter_map(|c| c["restartCount"].as_i64()).sum();
+            let lists = ["/status/containerStatuses", "/status/initContainerStatuses"];
+            let all = lists.iter().flat_map(|path| list(&pod, path));
+            let mine = all.filter(|c| c.get("name").and_then(Value::as_str) == Some(container));
+            let count = mine.filter_map(|c| c.get("restartCount").and_then(Value::as_i64)).sum();
             found.push((name.to_owned(), count));
         }
         Ok(found)
@@ -145,5 +148,5 @@ impl Installed {
 
 /// A condition of an object.
 pub fn condition_of<'a>(object: &'a Value, condition: &str) -> Option<&'a Value> {
-    object.pointer("/status/conditions")?.as_array()?.iter().find(|c| c["type"] == condition)
+    object.pointer("/status/conditions")?.as_array()?.iter().find(|c| c.get("type").is_some_and(|kind| kind == condition))
 }
