@@ -107,7 +107,8 @@ fn accepted(world: &World, plan: &Plan) -> Option<Asked> {
 fn hands(world: &World, plan: &Plan, found: &mut Broken) {
     let (before, after) = (&world.status, &plan.status);
     let text = |status: &ModelDeploymentStatus| status.action.as_ref().map(|action| action.text.clone());
-    let asked = world.action.as_ref().map(|text| text.chars().take(action::MAX_TEXT).collect::<String>());
+    let asked = world.action.as_ref().filter(|text| !text.is_empty());
+    let asked = asked.map(|text| text.chars().take(action::MAX_TEXT).collect::<String>());
     found.unless(asked.is_none() || asked == text(after), "what a person asked for is not answered");
     found.unless(
         asked.is_some() && asked != text(before) || before.action == after.action,

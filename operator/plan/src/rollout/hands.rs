@@ -12,7 +12,7 @@ const MAX_USED: usize = 32;
 impl Rollout<'_> {
     /// Reads what is asked. What can't be read is refused here; the rest is for [`Rollout::obey`].
     pub(super) fn hear(&mut self) {
-        let Some(text) = &self.world.action else { return };
+        let Some(text) = self.world.action.as_ref().filter(|text| !text.is_empty()) else { return };
         let text: String = text.chars().take(MAX_TEXT).collect();
         let last = self.status.action.as_ref();
         if last.is_some_and(|last| last.text == text) {
