@@ -121,3 +121,26 @@ pub(crate) fn images(named: &[&str]) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{OURS, USER};
+    use crate::run;
+
+    #[test]
+    fn the_dockerfile_makes_the_same_images() {
+        let text = std::fs::read_to_string(run::root().unwrap().join("Dockerfile")).unwrap();
+        let stages: Vec<&str> = text.split("\nFROM ").skip(2).map(str::trim).collect();
+        let expected = OURS.iter().map(|image| {
+            let programs: Vec<String> =
+                image.programs.iter().map(|name| format!("/programs/{name}")).collect();
+            format!(
+                "scratch AS {}\nCOPY --from=build {} /\nUSER {USER}\nENTRYPOINT [\"/{}\"]",
+                image.name,
+                programs.join(" "),
+                image.programs[0]
+            )
+        });
+        assert_eq!(stages, expected.collect::<Vec<_>>());
+    }
+}

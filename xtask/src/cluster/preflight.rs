@@ -14,11 +14,14 @@ pub(crate) fn check(folder: &Path) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("a cluster on this machine needs root: it makes network namespaces, mounts and cgroups");
     }
-    let controllers = fs::read_to_string("/proc/cgroups").unwrap_or_default();
-    let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    // One hierarchy names its controllers, else each has a folder of its own.
+    let unified = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").ok();
     for name in ["memory", "cpu", "pids"] {
-        let mounted = unified || Path::new("/sys/fs/cgroup").join(name).is_dir();
-        if !mounted || !controllers.lines().any(|line| line.starts_with(name)) {
+        let there = match &unified {
+            Some(list) => list.split_whitespace().any(|word| word == name),
+            None => Path::new("/sys/fs/cgroup").join(name).join("cgroup.procs").exists(),
+        };
+        if !there {
             bail!(
                 "the kubelet needs the cgroup controller `{name}`, which is not mounted below /sys/fs/cgroup"
             );
