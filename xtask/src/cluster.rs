@@ -61,8 +61,8 @@ pub(crate) use state::file;
 pub(crate) use up::up;
 
 /// Whether a cluster that is not made of this machine's processes would be used.
-pub(crate) fn elsewhere() -> bool {
-    std::env::var_os("KUBECONFIG").is_some_and(|value| !value.is_empty()) || elsewhere::docker()
+pub(crate) fn elsewhere() -> Result<bool> {
+    Ok(elsewhere::kubeconfig()?.is_some() || elsewhere::docker())
 }
 
 fn status() -> Result<()> {

@@ -46,7 +46,7 @@ pub(crate) fn rung(
     let tested = tests(&mut cargo_test);
     let down = cluster::down();
     tested.and(down)?;
-    if !cluster::elsewhere() {
+    if !cluster::elsewhere()? {
         cargo_test("cargo test, the cluster's end", command(&["cluster-end"], &named("cluster-end")?)?)?;
     }
     Ok(None)

@@ -7,9 +7,11 @@ const LINES: usize = 60;
 
 /// Nodes, and everything of interest in a namespace, in kubectl's own words.
 pub(super) fn of(cluster: &Cluster, namespace: &str) -> String {
-    let looks: [&[&str]; 4] = [
+    let looks: [&[&str]; 5] = [
         &["get", "nodes"],
-        &["get", "all,modeldeployments,networkpolicies,endpointslices", "-o", "wide", "-n", namespace],
+        // On its own: where the kind is unknown, kubectl shows nothing else either.
+        &["get", "modeldeployments", "-o", "wide", "-n", namespace],
+        &["get", "all,networkpolicies,endpointslices", "-o", "wide", "-n", namespace],
         &["get", "pods", "-n", namespace, "-o", STATES],
         &["get", "events", "-n", namespace, "--sort-by=.lastTimestamp"],
     ];

@@ -19,17 +19,8 @@ nodes: [{role: control-plane}, {role: worker}, {role: worker}]
 
 /// The cluster that `KUBECONFIG` names, if it is set: nothing is started.
 pub(crate) fn named() -> Result<Option<State>> {
-    let Some(kubeconfig) =
-        std::env::var_os("KUBECONFIG").filter(|value| !value.is_empty()).map(PathBuf::from)
-    else {
-        return Ok(None);
-    };
-    let present = State::load()?;
-    if present.as_ref().is_some_and(|state| state.kubeconfig == kubeconfig && state.kind != Kind::External) {
-        // It is the one that we made ourselves.
-        return Ok(None);
-    }
-    if present.is_some_and(|state| state.kind != Kind::External) {
+    let Some(kubeconfig) = kubeconfig()? else { return Ok(None) };
+    if State::load()?.is_some_and(|state| state.kind != Kind::External) {
         bail!(
             "KUBECONFIG names another cluster than the one that is up; run `cargo xtask cluster down` first"
         );
@@ -37,6 +28,13 @@ pub(crate) fn named() -> Result<Option<State>> {
     let state =
         State { kind: Kind::External, kubeconfig, ready: true, boot: state::boot(), ..State::default() };
     finish(state).map(Some)
+}
+
+/// What `KUBECONFIG` names, unless it is the cluster that is made here.
+pub(crate) fn kubeconfig() -> Result<Option<PathBuf>> {
+    let ours = state::folder()?.join("kubeconfig");
+    let named = std::env::var_os("KUBECONFIG").filter(|value| !value.is_empty()).map(PathBuf::from);
+    Ok(named.filter(|named| *named != ours))
 }
 
 /// Whether Docker answers.

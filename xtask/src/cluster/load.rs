@@ -51,8 +51,9 @@ pub(crate) fn import(state: &mut State, archives: &[Archive]) -> Result<()> {
                 known.images.insert(archive.name.clone(), archive.digest.clone());
             }
         }
-        let what = format!("import {} images on {}", wanted.len(), node.name);
-        run::say(&what, started.elapsed(), "ok");
+        if !wanted.is_empty() {
+            run::say(&format!("import {} images on {}", wanted.len(), node.name), started.elapsed(), "ok");
+        }
         state.save()?;
     }
     Ok(())
