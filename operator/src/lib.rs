@@ -9,7 +9,9 @@
 pub mod apply;
 pub mod check;
 pub mod config;
+pub mod events;
 pub mod lease;
+pub mod metrics;
 pub mod names;
 pub mod observe;
 pub mod pod;

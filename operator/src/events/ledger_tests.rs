@@ -1,0 +1,1 @@
+//! Repeated, noisy and long events.

@@ -1,0 +1,1 @@
+//! Metrics as they are scraped.
