@@ -9,11 +9,17 @@
 pub mod apply;
 pub mod check;
 pub mod config;
+pub mod controller;
 pub mod events;
 pub mod lease;
 pub mod metrics;
 pub mod names;
 pub mod observe;
 pub mod pod;
+pub mod program;
 pub mod render;
+pub mod trust;
 pub mod watch;
+pub mod webhook;
+
+pub use program::main_with;

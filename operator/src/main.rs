@@ -1,3 +1,7 @@
 //! The operator as a program of its own.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    outrigger_operator::main_with(std::env::args_os())
+}

@@ -32,6 +32,8 @@ pub(crate) struct Inner {
     pub(crate) baselines: Baselines,
     /// The newest report of each sidecar, and when it came.
     pub(crate) endpoints: HashMap<EndpointId, (EndpointReport, Timestamp)>,
+    /// Whose replica each sidecar stands beside, as far as that was seen.
+    homes: HashMap<EndpointId, DeploymentKey>,
     heads: HashMap<DeploymentKey, BTreeMap<GatewayId, Head>>,
     owns: HashMap<DeploymentKey, Own>,
 }
@@ -103,8 +105,8 @@ impl Inner {
             };
             let heads = self.heads.entry(key.clone()).or_default();
             let before = heads.get(&report.gateway);
-            let told =
-                before.is_none_or(|b| b.gateway.serial != gateway.serial || b.gateway.ejected != gateway.ejected);
+            let told = before
+                .is_none_or(|b| b.gateway.serial != gateway.serial || b.gateway.ejected != gateway.ejected);
             if before.is_some() || heads.len() < MOST_GATEWAYS {
                 heads.insert(report.gateway.clone(), Head { gateway, heard: now });
             }
@@ -120,18 +122,25 @@ impl Inner {
         let before = self.endpoints.get(&id).map(|(before, _)| before);
         let news = before.is_none_or(|before| matters(before, &report));
         // A server that was forwarded an old report after a new one keeps the new one.
-        let older = before.is_some_and(|b| b.incarnation == report.incarnation && b.sequence > report.sequence);
+        let older =
+            before.is_some_and(|b| b.incarnation == report.incarnation && b.sequence > report.sequence);
         if older || (before.is_none() && self.endpoints.len() >= MOST_ENDPOINTS) {
             return Vec::new();
         }
-        let deployment = report.deployment.clone();
+        // One that was heard of before its pod was seen is looked at with the pod.
+        let home = self.homes.get(&id).filter(|_| news).cloned();
         self.endpoints.insert(id, (report, now));
-        if news && !deployment.0.is_empty() { vec![deployment] } else { Vec::new() }
+        home.into_iter().collect()
     }
 
     /// The gateways that were heard of, as the planner sees them; one that lives and has not reported yet works by no
     /// routes.
-    pub(crate) fn gateways(&mut self, key: &DeploymentKey, live: &[GatewayId], now: Timestamp) -> Vec<Gateway> {
+    pub(crate) fn gateways(
+        &mut self,
+        key: &DeploymentKey,
+        live: &[GatewayId],
+        now: Timestamp,
+    ) -> Vec<Gateway> {
         let forgotten = |head: &Head| {
             Duration::try_from(now.duration_since(head.heard)).is_ok_and(|silent| silent > FORGOTTEN)
         };
@@ -163,13 +172,25 @@ impl Inner {
     pub(crate) fn forget(&mut self, key: &DeploymentKey) {
         self.baselines.remove(key);
         self.heads.remove(key);
+        self.retain_endpoints(key, &HashSet::new());
         self.owns.remove(key);
-        self.endpoints.retain(|_, (report, _)| report.deployment != *key);
     }
 
-    /// Replicas that are gone are not remembered.
+    /// These replicas are there; others of this deployment are not remembered.
     pub(crate) fn retain_endpoints(&mut self, key: &DeploymentKey, present: &HashSet<EndpointId>) {
-        self.endpoints.retain(|id, (report, _)| report.deployment != *key || present.contains(id));
+        let gone: Vec<EndpointId> = self
+            .homes
+            .iter()
+            .filter(|(id, home)| *home == key && !present.contains(*id))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in gone {
+            self.homes.remove(&id);
+            self.endpoints.remove(&id);
+        }
+        for id in present {
+            self.homes.entry(id.clone()).or_insert_with(|| key.clone());
+        }
         self.own(key).restarts.retain(|id, _| present.contains(id));
     }
 }
@@ -181,6 +202,7 @@ fn matters(before: &EndpointReport, now: &EndpointReport) -> bool {
         serial: 0,
         in_flight: 0,
         queued: 0,
+        restarts: report.restarts.ageless(),
         ..report.clone()
     };
     quiet(before) != quiet(now)

@@ -3,6 +3,7 @@
 use super::work::Parts;
 use super::world::{self, From};
 use crate::apply::{self, Applied, Error, Need};
+use crate::observe::Used;
 use crate::render::{self, Input, Objects};
 use crate::watch::index::{Declared, Held, Seen};
 use crate::watch::{Entry, Kind, kept};
@@ -11,7 +12,7 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, ReplicaSet};
 use kube::core::{DeserializeGuard, NamespaceResourceScope};
 use kube::{Resource, ResourceExt};
 use outrigger_crds::ModelDeployment;
-use outrigger_plan::{Outcome, Plan, Revision, Trouble, plan, routes};
+use outrigger_plan::{Outcome, Plan, Replica, Revision, Trouble, plan, routes};
 use outrigger_wire::{DeploymentKey, Mistake};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -67,6 +68,10 @@ pub(crate) async fn look(parts: &Parts, key: &DeploymentKey) -> Option<Instant> 
         _ => {
             parts.memory.inner().forget(key);
             parts.metrics.forget(key);
+            let prefix = format!("{}/", names(key).1);
+            if parts.index.keys().iter().all(|other| !other.as_str().starts_with(&prefix)) {
+                parts.bundles.forget(names(key).1);
+            }
             return None;
         }
     }
@@ -100,7 +105,8 @@ fn jittered(rest: Duration) -> Duration {
 async fn turns(parts: &Parts, key: &DeploymentKey) -> Result<Option<Instant>, Error> {
     for _ in 0..CHAIN {
         let Some((wake_at, look_again)) = turn(parts, key).await? else { return Ok(None) };
-        let rest = wake_at.map(|at| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default());
+        let rest =
+            wake_at.map(|at| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default());
         match rest {
             Some(Duration::ZERO) => {}
             rest => {
@@ -120,14 +126,15 @@ async fn turn(parts: &Parts, key: &DeploymentKey) -> Result<Option<Wakes>, Error
     let entry = parts.index.entry(key);
     let Some(Declared::Readable(object)) = entry.declared() else { return Ok(None) };
     let now = Timestamp::now();
-    let plan = planned(parts, key, object, &entry, now);
+    let used = parts.shortage.used(&parts.client, &entry).await;
+    let (plan, replicas) = planned(parts, key, object, &entry, used, now);
     leading(parts)?;
     keep_revisions(parts, key, object, &entry, &plan).await?;
     let stored = write_status(parts, key, object, &plan, now).await?;
     parts.table.put(plan.routes.clone(), plan.endpoints.clone());
     let object = stored.as_ref().unwrap_or(object);
     plan.events.iter().for_each(|event| parts.events.tell(object, event));
-    parts.metrics.deployment(key, &plan);
+    parts.metrics.deployment(key, &plan, object.spec.rollout.steps.len(), &replicas);
     let look_again = match workloads(parts, key, object, &entry, &plan).await {
         Ok(look_again) => {
             accepted(parts, key, None);
@@ -151,15 +158,17 @@ fn planned(
     key: &DeploymentKey,
     object: &Arc<ModelDeployment>,
     entry: &Entry,
+    used: Option<Used>,
     now: Timestamp,
-) -> Plan {
+) -> (Plan, Vec<Replica>) {
     let (live, nodes) = (parts.table.live_gateways(), parts.index.nodes());
     let mut memory = parts.memory.inner();
-    let world = world::world(&From { key, object, entry, nodes: &nodes, live: &live, now }, &mut memory);
+    let world =
+        world::world(&From { key, object, entry, nodes: &nodes, used, live: &live, now }, &mut memory);
     let plan = plan(&world, now);
     let settled = matches!(plan.outcome, Outcome::Serving | Outcome::RolledBack);
     memory.own(key).attentive = plan.status.canary.is_some() || !settled;
-    plan
+    (plan, world.replicas)
 }
 
 /// Remembers whether the objects were accepted; whether that is news.
@@ -249,8 +258,17 @@ async fn workloads(
     let mut again: Vec<Option<Instant>> = Vec::new();
     if let Some(objects) = objects {
         // A pod's sidecar can't show who it is to somebody whom it can't verify.
-        parts.bundles.ensure(&parts.client, names(key).1).await?;
-        again.push(ensure(parts, key, Kind::NetworkPolicy, &objects.network_policy, entry.policies.get(name(&objects.network_policy))).await?);
+        parts.bundles.ensure(names(key).1).await?;
+        again.push(
+            ensure(
+                parts,
+                key,
+                Kind::NetworkPolicy,
+                &objects.network_policy,
+                entry.policies.get(name(&objects.network_policy)),
+            )
+            .await?,
+        );
         for set in &objects.replica_sets {
             let held = entry.sets.get(name(set)).map(seen_set);
             again.push(ensure(parts, key, Kind::ReplicaSet, set, held.as_ref()).await?);
@@ -299,7 +317,11 @@ async fn ensure<K>(
     held: Option<&Held<Seen>>,
 ) -> Result<Option<Instant>, Error>
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + Debug,
 {
     let place = (kind, name(object).to_owned());
     let before: Option<Applied> = parts.memory.inner().own(key).applied.get(&place).cloned();

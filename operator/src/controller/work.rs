@@ -1,8 +1,10 @@
 //! Who looks at which deployment when: a queue and a bounded number of workers.
 
+use super::bundles::Bundles;
 use super::memory::Memory;
 use super::queue::Queue;
 use super::reconcile;
+use super::shortage::Shortage;
 use crate::events::Events;
 use crate::lease::Leadership;
 use crate::metrics::Metrics;
@@ -30,7 +32,7 @@ const TICK: Duration = Duration::from_secs(1);
 const RESYNC: Duration = Duration::from_secs(600);
 
 /// Everything that a worker needs.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Parts {
     /// The API server.
     pub client: Client,
@@ -48,8 +50,16 @@ pub struct Parts {
     pub metrics: Metrics,
     /// What users are told.
     pub events: Events,
-    /// Namespaces that have the certificate authority's bundle.
-    pub bundles: Arc<crate::trust::Bundles>,
+    /// What other pods take.
+    pub shortage: Shortage,
+    /// Namespaces that have the bundle by which pods verify the operator.
+    pub bundles: Bundles,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("installation", &self.installation).finish_non_exhaustive()
+    }
 }
 
 impl Parts {

@@ -2,7 +2,7 @@
 
 use super::memory::{Inner, Own};
 use crate::names;
-use crate::observe::{self, Node, Nodes};
+use crate::observe::{self, Node, Nodes, Used};
 use crate::watch::Entry;
 use jiff::Timestamp;
 use outrigger_crds::{ModelDeployment, ModelDeploymentStatus};
@@ -41,6 +41,7 @@ pub(crate) struct From<'a> {
     pub(crate) object: &'a ModelDeployment,
     pub(crate) entry: &'a Entry,
     pub(crate) nodes: &'a [Arc<Node>],
+    pub(crate) used: Option<Used>,
     pub(crate) live: &'a [GatewayId],
     pub(crate) now: Timestamp,
 }
@@ -52,7 +53,10 @@ pub(crate) fn world(from: &From<'_>, memory: &mut Inner) -> World {
     let replicas = heard(from, memory);
     let pods: Vec<_> = entry.pods.values().map(|held| &*held.value).collect();
     let sets: Vec<_> = entry.sets.values().map(|held| &*held.value).collect();
-    let nodes = Nodes::new(from.nodes.iter().map(|node| &**node));
+    let mut nodes = Nodes::new(from.nodes.iter().map(|node| &**node));
+    if let Some(used) = &from.used {
+        nodes = nodes.with_used(used.clone());
+    }
     let mut capacity = observe::capacity(&pods, &sets, &nodes);
     capacity.missing.extend(invalid(object));
     capacity.missing.extend(memory.own(key).refused.clone());
@@ -67,6 +71,7 @@ pub(crate) fn world(from: &From<'_>, memory: &mut Inner) -> World {
         gateways: memory.gateways(key, from.live, now),
         capacity,
         evidence: Evidence { delta, stable_first_token },
+        action: action(object),
         status,
     }
 }
@@ -89,6 +94,9 @@ fn heard(from: &From<'_>, memory: &mut Inner) -> Vec<Replica> {
         let before = restarts.entry(replica.id.clone()).or_default();
         *before = observe::restarts(before, &pod.value);
         replica.restarts.clone_from(before);
+        if let Some((report, then)) = memory.endpoints.get(&replica.id) {
+            replica.heard(report, *then);
+        }
     }
     replicas
 }

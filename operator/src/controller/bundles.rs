@@ -1,0 +1,56 @@
+//! Which namespaces have the certificate authority's bundle: a pod's sidecar can't verify the operator without it, and a
+//! kubelet that finds it missing looks again only a minute later. So it is there before a namespace's first pod.
+
+use crate::apply::{self, Error};
+use crate::trust::{Trust, publish};
+use kube::Client;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// The namespaces with deployments. Cheap to clone: all clones are one.
+#[derive(Clone)]
+pub struct Bundles {
+    trust: Trust,
+    client: Client,
+    namespaces: Arc<watch::Sender<BTreeSet<String>>>,
+}
+
+impl std::fmt::Debug for Bundles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bundles").field("namespaces", &*self.namespaces.borrow()).finish_non_exhaustive()
+    }
+}
+
+impl Bundles {
+    /// None so far.
+    pub fn new(trust: Trust, client: Client) -> Self {
+        Self { trust, client, namespaces: Arc::default() }
+    }
+
+    /// All of them, now and whenever one is added: [`Trust::publish`] keeps the bundle in each.
+    pub fn namespaces(&self) -> watch::Receiver<BTreeSet<String>> {
+        self.namespaces.subscribe()
+    }
+
+    /// Sees to it that the bundle is in this namespace.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub(crate) async fn ensure(&self, namespace: &str) -> Result<(), Error> {
+        if self.namespaces.borrow().contains(namespace) {
+            return Ok(());
+        }
+        let bundle = Arc::clone(&self.trust.bundle().borrow());
+        apply::bounded(publish::publish_bundle(&self.client, namespace, &bundle)).await?;
+        self.namespaces.send_modify(|all| {
+            all.insert(namespace.to_owned());
+        });
+        Ok(())
+    }
+
+    /// Forgets a namespace that is gone or has no deployments any more.
+    pub(crate) fn forget(&self, namespace: &str) {
+        self.namespaces.send_if_modified(|all| all.remove(namespace));
+    }
+}
