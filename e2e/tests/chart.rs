@@ -1,5 +1,11 @@
 //! The chart, with real helm: what it renders, what it refuses, and its life on a real cluster.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 #[path = "chart/alerts.rs"]
 mod alerts;

@@ -40,11 +40,11 @@ fn alerts_say_what_is_wrong() {
     }
 }
 
-/// One case: series over minutes, and the alerts that stand at a minute.
-fn case(name: &str, series: &[(&str, &str)], at: &str, alert: &str, fires: bool, labels: &Value) -> Value {
+/// One case: series over minutes, and the labels of the alert that stands at a minute, if one does.
+fn case(name: &str, series: &[(&str, &str)], at: &str, alert: &str, fires: Option<Value>) -> Value {
     let series: Vec<Value> =
         series.iter().map(|(series, values)| json!({"series": series, "values": values})).collect();
-    let expected = if fires { json!([{"exp_labels": labels}]) } else { json!([]) };
+    let expected: Vec<Value> = fires.into_iter().map(|labels| json!({"exp_labels": labels})).collect();
     json!({
         "name": name,
         "interval": "1m",
@@ -69,96 +69,72 @@ fn without_texts(folder: &Path) {
     fs::write(&file, rules.to_string()).unwrap();
 }
 
-/// When each alert fires and when it does not, told by Prometheus itself.
-#[test]
-fn alerts_fire_when_they_should() {
+/// When alerts fire and when they do not, told by Prometheus itself.
+fn hold(cases: &[Value]) {
     let folder = rules();
-    let chat = |severity: &str| json!({"namespace": "models", "deployment": "chat", "severity": severity});
-    let phase = |phase: &str| of_chat("outrigger_deployment_phase", &format!(",phase=\"{phase}\""));
-    let weight = |kind: &str| of_chat("outrigger_deployment_weight_ratio", &format!(",kind=\"{kind}\""));
-    let verdict = of_chat("outrigger_deployment_verdict", ",metric=\"errors\",verdict=\"noData\"");
-    let step = of_chat("outrigger_deployment_step", "");
-    let run = of_chat("outrigger_sidecar_engine_incarnation", ",pod=\"chat-1\",revision=\"abc\"");
-    let (desired, programmed) = (weight("desired"), weight("programmed"));
-    let critical = json!({"severity": "critical"});
-    let gateway = json!({"severity": "critical", "pod": "gateway-1"});
-    let engine =
-        json!({"severity": "warning", "namespace": "models", "deployment": "chat", "revision": "abc"});
-    let (leader, live) =
-        ("outrigger_operator_leader{pod=\"a\"}", "outrigger_gateway_table_live{pod=\"gateway-1\"}");
-    let second = "outrigger_operator_leader{pod=\"b\"}";
-    let tests = [
-        case(
-            "blocked",
-            &[(&phase("blocked"), "1x20")],
-            "6m",
-            "OutriggerRolloutBlocked",
-            true,
-            &chat("warning"),
-        ),
-        case(
-            "soon free",
-            &[(&phase("blocked"), "1x3 0x20")],
-            "8m",
-            "OutriggerRolloutBlocked",
-            false,
-            &Value::Null,
-        ),
-        case("back", &[(&phase("rolledBack"), "0 1x9")], "2m", "OutriggerRolledBack", true, &chat("warning")),
-        case("serves", &[(&phase("rolledBack"), "0x9")], "5m", "OutriggerRolledBack", false, &Value::Null),
-        case(
-            "nobody calls",
-            &[(&phase("rollingOut"), "1x400"), (&verdict, "1x400"), (&step, "1x400")],
-            "200m",
-            "OutriggerRolloutUndecided",
-            true,
-            &chat("info"),
-        ),
-        case(
-            "it goes on",
-            &[(&phase("rollingOut"), "1x400"), (&verdict, "1x400"), (&step, "1x100 2x300")],
-            "200m",
-            "OutriggerRolloutUndecided",
-            false,
-            &Value::Null,
-        ),
-        case(
-            "a gateway is deaf",
-            &[(&desired, "0.1x20"), (&programmed, "0x20")],
-            "7m",
-            "OutriggerWeightMismatch",
-            true,
-            &chat("warning"),
-        ),
-        case(
-            "it follows",
-            &[(&desired, "0.1x20"), (&programmed, "0 0 0.1x20")],
-            "7m",
-            "OutriggerWeightMismatch",
-            false,
-            &Value::Null,
-        ),
-        case(
-            "one leads",
-            &[(leader, "1x9"), (second, "0x9")],
-            "5m",
-            "OutriggerNoLeader",
-            false,
-            &Value::Null,
-        ),
-        case("none leads", &[(leader, "0x9"), (second, "0x9")], "5m", "OutriggerNoLeader", true, &critical),
-        case("two lead", &[(leader, "1x9"), (second, "1x9")], "5m", "OutriggerNoLeader", true, &critical),
-        case("none is there", &[("up", "1x9")], "5m", "OutriggerNoLeader", true, &critical),
-        case("cut off", &[(live, "1 0x9")], "5m", "OutriggerGatewayWithoutTable", true, &gateway),
-        case("a hiccup", &[(live, "1 0 1x9")], "5m", "OutriggerGatewayWithoutTable", false, &Value::Null),
-        case("it crashes", &[(&run, "1 2 3 4 5 6 6x9")], "7m", "OutriggerEngineRestarts", true, &engine),
-        case("once", &[(&run, "1 2x20")], "7m", "OutriggerEngineRestarts", false, &Value::Null),
-    ];
     without_texts(folder.path());
-    let file = json!({"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": tests});
+    let file = json!({"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": cases});
     fs::write(folder.path().join("tests.yaml"), file.to_string()).unwrap();
     let (fine, said) = promtool(folder.path(), &["test", "rules", "tests.yaml"]);
     assert!(fine, "{said}");
+}
+
+fn chat(severity: &str) -> Option<Value> {
+    Some(json!({"namespace": "models", "deployment": "chat", "severity": severity}))
+}
+
+#[test]
+fn rollouts_that_need_a_person_are_told() {
+    let phase = |phase: &str| of_chat("outrigger_deployment_phase", &format!(",phase=\"{phase}\""));
+    let (blocked, back, rolling) = (phase("blocked"), phase("rolledBack"), phase("rollingOut"));
+    let verdict = of_chat("outrigger_deployment_verdict", ",metric=\"errors\",verdict=\"noData\"");
+    let step = of_chat("outrigger_deployment_step", "");
+    let undecided = |step_values| [(rolling.as_str(), "1x400"), (&verdict, "1x400"), (&step, step_values)];
+    hold(&[
+        case("blocked", &[(&blocked, "1x20")], "6m", "OutriggerRolloutBlocked", chat("warning")),
+        case("soon free", &[(&blocked, "1x3 0x20")], "8m", "OutriggerRolloutBlocked", None),
+        case("back", &[(&back, "0 1x9")], "2m", "OutriggerRolledBack", chat("warning")),
+        case("it serves", &[(&back, "0x9")], "5m", "OutriggerRolledBack", None),
+        case("nobody calls", &undecided("1x400"), "200m", "OutriggerRolloutUndecided", chat("info")),
+        case("it goes on", &undecided("1x100 2x300"), "200m", "OutriggerRolloutUndecided", None),
+    ]);
+}
+
+#[test]
+fn gateways_that_do_not_follow_are_told() {
+    let weight = |kind: &str| of_chat("outrigger_deployment_weight_ratio", &format!(",kind=\"{kind}\""));
+    let (desired, programmed) = (weight("desired"), weight("programmed"));
+    let live = "outrigger_gateway_table_live{pod=\"gateway-1\"}";
+    let cut_off = Some(json!({"severity": "critical", "pod": "gateway-1"}));
+    let hears = (live, "1x20");
+    let deaf = [hears, (desired.as_str(), "0.1x20"), (programmed.as_str(), "0x20")];
+    let differ = [hears, (desired.as_str(), "0.1x20"), (programmed.as_str(), "0 0 _x20")];
+    let follows = [hears, (desired.as_str(), "0.1x20"), (programmed.as_str(), "0 0 0.1x20")];
+    hold(&[
+        case("deaf", &deaf, "7m", "OutriggerWeightMismatch", chat("warning")),
+        case("they differ", &differ, "14m", "OutriggerWeightMismatch", chat("warning")),
+        case("it follows", &follows, "7m", "OutriggerWeightMismatch", None),
+        case("cut off", &[(live, "1 0x9")], "5m", "OutriggerGatewayWithoutTable", cut_off),
+        case("a hiccup", &[(live, "1 0 1x9")], "5m", "OutriggerGatewayWithoutTable", None),
+    ]);
+}
+
+#[test]
+fn operators_and_engines_in_trouble_are_told() {
+    let leader = "outrigger_operator_leader{pod=\"a\"}";
+    let second = "outrigger_operator_leader{pod=\"b\"}";
+    let run = of_chat("outrigger_sidecar_engine_incarnation", ",pod=\"chat-1\",revision=\"abc\"");
+    let critical = || Some(json!({"severity": "critical"}));
+    let mut engine = chat("warning");
+    engine.as_mut().unwrap()["revision"] = json!("abc");
+    hold(&[
+        case("one leads", &[(leader, "1x9"), (second, "0x9")], "5m", "OutriggerNoLeader", None),
+        case("none leads", &[(leader, "0x9"), (second, "0x9")], "5m", "OutriggerNoLeader", critical()),
+        case("two lead", &[(leader, "1x9"), (second, "1x9")], "5m", "OutriggerNoLeader", critical()),
+        case("none is there", &[("up", "1x9")], "5m", "OutriggerNoLeader", critical()),
+        case("it crashes", &[(&run, "1 2 3 4 5 6 6x9")], "7m", "OutriggerEngineRestarts", engine),
+        case("once", &[(&run, "1 2x20")], "7m", "OutriggerEngineRestarts", None),
+    ]);
 }
 
 /// Every expression of the dashboard, with Grafana's variables filled in, is one that Prometheus reads.

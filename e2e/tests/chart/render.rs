@@ -2,9 +2,9 @@
 
 use crate::set_up::{
     NAMESPACE, RELEASE, SETS, chart, documents, feed, helm, objects, pods, rendered, template, text, title,
-    words,
+    tool, words,
 };
-use outrigger_e2e::cluster::{Cluster, Description};
+use outrigger_e2e::cluster::Description;
 use outrigger_e2e::program::root;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -50,7 +50,9 @@ fn every_version_of_kubernetes_takes_it() {
         for version in VERSIONS {
             let mut args = vec!["-strict", "-summary", "-kubernetes-version", version, "-skip", FOREIGN];
             args.extend(places.iter().flat_map(|place| ["-schema-location", place.as_str()]));
-            let (fine, said) = feed(Cluster::get().unwrap().command("kubeconform", args).unwrap(), &text);
+            let mut command = tool("kubeconform");
+            command.args(args);
+            let (fine, said) = feed(command, &text);
             assert!(fine && !said.contains("Valid: 0"), "{name}, Kubernetes {version}: {said}");
         }
     }
@@ -185,12 +187,13 @@ fn the_definition_is_the_generated_one_and_stays_when_the_chart_goes() {
 /// Helm renders notes only when it installs; a dry run does, too.
 #[test]
 fn notes_name_the_next_commands() {
-    let cluster = Cluster::get().unwrap();
     let chart = chart();
     for (name, values) in SETS {
         let mut args = vec!["install", RELEASE, chart.to_str().unwrap(), "--dry-run=client", "-n", NAMESPACE];
         args.extend(values);
-        let said = cluster.helm(&args).unwrap();
+        let output = helm(&args);
+        let said = words(&output);
+        assert!(output.status.success(), "{name}: {said}");
         let notes = said.split("NOTES:").nth(1).unwrap();
         assert!(notes.contains("kubectl -n outrigger-system rollout status"), "{name}: {notes}");
         assert!(notes.contains("/v1/completions"), "{name}: {notes}");

@@ -1,12 +1,14 @@
 //! Helm, and what it renders.
 
-use outrigger_e2e::cluster::Cluster;
+use outrigger_e2e::cluster::program;
 use outrigger_e2e::program::root;
 use serde::Deserialize as _;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::Mutex;
 
 /// The release's name, and the namespace that examples install it in.
 pub(crate) const RELEASE: &str = "outrigger";
@@ -52,9 +54,21 @@ pub(crate) fn chart() -> PathBuf {
     root().join("charts/outrigger")
 }
 
+/// A program that needs no cluster, looked for once.
+pub(crate) fn tool(name: &'static str) -> Command {
+    static FOUND: Mutex<BTreeMap<&str, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut found = FOUND.lock().unwrap();
+    Command::new(found.entry(name).or_insert_with(|| program(name).unwrap()))
+}
+
 /// Runs helm to its end without a cluster.
 pub(crate) fn helm(args: &[&str]) -> Output {
-    Cluster::get().unwrap().try_helm(args).unwrap()
+    let home = std::env::temp_dir().join(format!("outrigger-chart-{}", std::process::id()));
+    let mut command = tool("helm");
+    for name in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+        command.env(name, home.join(name));
+    }
+    command.args(args).env_remove("KUBECONFIG").stdin(Stdio::null()).output().unwrap()
 }
 
 /// What a program printed to both its outputs.
@@ -100,10 +114,9 @@ pub(crate) fn title(object: &Value) -> String {
 /// Each pod that an object describes, with a title: of Deployments, of test pods, of ModelDeployments' templates.
 pub(crate) fn pods(objects: &[Value]) -> Vec<(String, Value)> {
     let paths = [("Deployment", "/spec/template/spec"), ("Pod", "/spec")];
-    let each = objects.iter().flat_map(|object| {
-        paths.into_iter().filter_map(move |(kind, path)| {
-            (text(object, "/kind") == kind).then(|| (title(object), object.pointer(path).unwrap().clone()))
-        })
+    let each = objects.iter().filter_map(|object| {
+        let (_, path) = paths.iter().find(|(kind, _)| text(object, "/kind") == *kind)?;
+        Some((title(object), object.pointer(path)?.clone()))
     });
     each.collect()
 }
