@@ -7,6 +7,8 @@ use std::ffi::OsStr;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+/// Where a container finds its names.
+const NAMES: &str = "/etc/resolv.conf";
 /// Shows the pod's names to a program of this machine, in a mount namespace that ends with it.
 const WITH_ITS_NAMES: &str = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
 
@@ -59,7 +61,7 @@ impl Cluster {
         let process = format!("/proc/{}", self.container_pid(namespace, pod, container)?);
         // A copy: a mount of another mount namespace can't be bound here.
         let mut names = tempfile::NamedTempFile::new()?;
-        names.write_all(&std::fs::read(format!("{process}/root/etc/resolv.conf"))?)?;
+        names.write_all(&std::fs::read(format!("{process}/root{NAMES}"))?)?;
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={process}/ns/net")).args([
             "unshare",
