@@ -22,7 +22,8 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  test         set up what is needed, run every rung, print each rung's time and what was skipped and why
+  test         set up what is needed, run every rung, print each rung's time and what was skipped and why;
+               `test cluster` runs the rung on a real cluster alone
   lint         formatting, clippy, generated files, contracts, licences and bans
   generate     write the generated files (crds/yaml); --check only compares
   bench NAME   run a benchmark (proxy, batching, dataplane, verdicts), print its table, write target/bench/NAME.json
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["test"] => test::test(),
+        ["test", "cluster"] => test::cluster(),
         ["lint"] => lint::lint(),
         ["generate"] => generate::generate(false),
         ["generate", "--check"] => generate::generate(true),

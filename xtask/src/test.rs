@@ -50,13 +50,23 @@ pub(crate) fn test() -> Result<()> {
         tally.cargo_test("cargo test, programs", run::command("cargo", args)?)
     })?;
     tally.rung("real engines", |tally| real_engines(tally, engines))?;
-    tally.rung("real cluster", |tally| {
-        let skipped = real_cluster::rung(cluster, |name, command| tally.cargo_test(name, command))?;
-        tally.skipped.extend(skipped);
-        Ok(())
-    })?;
+    tally.rung("real cluster", |tally| on_a_cluster(tally, cluster))?;
     tally.rung("dependencies", |_| lint::dependencies(deny))?;
     tally.finish(started.elapsed())
+}
+
+/// The rung on a real cluster alone, as the whole test runs it.
+pub(crate) fn cluster() -> Result<()> {
+    let started = Instant::now();
+    let mut tally = Tally::default();
+    tally.rung("real cluster", |tally| on_a_cluster(tally, real_cluster::set_up()))?;
+    tally.finish(started.elapsed())
+}
+
+fn on_a_cluster(tally: &mut Tally, set_up: real_cluster::SetUp) -> Result<()> {
+    let skipped = real_cluster::rung(set_up, |name, command| tally.cargo_test(name, command))?;
+    tally.skipped.extend(skipped);
+    Ok(())
 }
 
 /// vLLM and MLServer themselves, through gateway and sidecar. One at a time: two vLLMs already fill the machine.

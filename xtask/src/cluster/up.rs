@@ -67,6 +67,10 @@ pub(crate) fn up() -> Result<State> {
 
 fn fresh(mut state: State, folder: &Path) -> Result<State> {
     fs::create_dir_all(folder)?;
+    if state.logs.exists() {
+        // Of the cluster before this one.
+        fs::remove_dir_all(&state.logs)?;
+    }
     state.save()?;
     preflight::kernel()?;
     let pause = images::pause()?;
