@@ -1,5 +1,11 @@
 //! Who is let in with TLS, as whom, and what becomes of connections while certificates change.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 #[path = "support/pki.rs"]
 mod pki;
@@ -40,6 +46,7 @@ fn proxy(folder: &TempDir, bundle: &str, servers: &[&str]) -> ClientConfig {
     ClientConfig { tls: Some(files(folder.path(), bundle, "gateway/gateway")), ..gateway(servers) }
 }
 
+/// proves O.8
 #[tokio::test]
 async fn without_a_certificate_there_is_nothing_but_a_certificate() {
     let (pki, stranger) = (Pki::new("ours"), Pki::new("theirs"));
@@ -61,6 +68,7 @@ async fn without_a_certificate_there_is_nothing_but_a_certificate() {
     assert!(server.live_gateways().is_empty());
 }
 
+/// proves O.8
 #[tokio::test]
 async fn a_certificate_speaks_for_its_holder_alone() {
     let pki = Pki::new("ours");
@@ -170,6 +178,8 @@ async fn certificates_are_renewed_and_the_stream_lives_on() {
 }
 
 /// The authority is followed by another: first both are known, then the new one signs, then it is alone.
+///
+/// proves O.9
 #[tokio::test]
 async fn authorities_follow_each_other_under_a_live_stream() {
     let (old, new) = (Pki::new("old"), Pki::new("new"));
