@@ -1,5 +1,5 @@
 //! What the terminal shows, as a plain value: `up` fills it from the plan, from the gateway's reports and from the
-//! sidecars' own; [`crate::screen`] draws it and puts its changes into lines. Nothing here decides anything.
+//! sidecars' own, `watch` from the resource's status; [`crate::screen`] draws it and puts its changes into lines. Nothing here decides anything.
 
 use jiff::Timestamp;
 use outrigger_crds::status::Weights;
@@ -16,7 +16,7 @@ pub struct View {
     pub deployment: String,
     /// The model that clients ask for.
     pub model: String,
-    /// Where the gateway listens: `http://127.0.0.1:8080`.
+    /// Where it is: the gateway's `http://127.0.0.1:8080`, or `NAMESPACE in CONTEXT`.
     pub url: String,
     /// How far it is.
     pub phase: Phase,
@@ -42,6 +42,9 @@ pub struct View {
     pub events: Vec<EventView>,
     /// In words, what is so and what is waited for: the status message.
     pub message: String,
+    /// Whether this only looks on, at a deployment in a cluster: nobody here knows what sidecars report, and leaving
+    /// stops nothing.
+    pub onlooking: bool,
 }
 
 /// How far a deployment is.
@@ -86,6 +89,8 @@ pub struct StepView {
     pub hold: Duration,
     /// How much of that is left: `None` until the weight is reached, zero when the hold is over.
     pub left: Option<Duration>,
+    /// Whether a person has paused the canary.
+    pub paused: bool,
 }
 
 /// What a live revision is.
@@ -111,8 +116,8 @@ pub struct RevisionView {
     pub ready: u32,
     /// Replicas that are wanted.
     pub wanted: u32,
-    /// Requests per second, over the last few seconds.
-    pub rate: f64,
+    /// Requests per second, over the last few seconds; `None` where nobody counts.
+    pub rate: Option<f64>,
     /// Failures as a share of what was answered since the revision took part; `None` before anything was.
     pub errors: Option<f64>,
     /// Time to the answer's end, of the last few seconds.

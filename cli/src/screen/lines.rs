@@ -8,6 +8,8 @@
 //! 12:03:02Z available 4b1f0c9a77 at http://127.0.0.1:8080
 //! 12:03:04Z canary 6f9c2e1b4d step 1/3 weight 10% hold 5 s
 //! 12:03:05Z weights desired 10% programmed 10%
+//! 12:03:06Z canary 6f9c2e1b4d paused
+//! 12:03:07Z canary 6f9c2e1b4d goes on
 //! 12:03:09Z verdict errors Pass: errors 0.0 % against 0.0 %: …
 //! 12:03:20Z promoted 6f9c2e1b4d
 //! 12:03:20Z rolled back 6f9c2e1b4d: errors 9.1 % against 0.0 %: …
@@ -18,7 +20,7 @@ use super::words;
 use crate::view::{EventView, LoadView, Phase, View};
 
 /// Events that the phase, the steps and the weights tell already.
-const TOLD: [&str; 8] = [
+const TOLD: [&str; 10] = [
     "Starting",
     "Serving",
     "CanaryStarted",
@@ -27,6 +29,8 @@ const TOLD: [&str; 8] = [
     "Promoted",
     "RolledBack",
     "Blocked",
+    "Paused",
+    "Resumed",
 ];
 
 /// One line per change from `before` to `after`. Before the first view stands `View::default()`.
@@ -100,6 +104,11 @@ fn endpoints(before: &View, after: &View) -> Vec<String> {
 
 fn step(before: &View, after: &View) -> Option<String> {
     let (canary, step) = (after.canary.as_ref()?, after.step.as_ref()?);
+    let paused = before.canary == after.canary && before.step.as_ref().is_some_and(|was| was.paused);
+    let here = before.step.as_ref().is_some_and(|was| was.index == step.index);
+    if step.paused != paused && (here || step.paused) {
+        return Some(format!("canary {canary} {}", if step.paused { "paused" } else { "goes on" }));
+    }
     let same = before.step.as_ref().is_some_and(|was| was.index == step.index);
     if same && before.canary == after.canary {
         return None;

@@ -33,7 +33,8 @@ pub(super) const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
 pub(super) fn title(view: &View, width: usize) -> Vec<Line<'static>> {
     let model = if view.model == view.deployment { String::new() } else { format!(" ({})", view.model) };
     let left = format!(" outrigger  {}{model} at {} ", view.deployment, view.url);
-    let right = format!("Ctrl-C stops  {} ", words::clock(view.now));
+    let leave = if view.onlooking { "leaves" } else { "stops" };
+    let right = format!("Ctrl-C {leave}  {} ", words::clock(view.now));
     let style = Style::new().add_modifier(Modifier::REVERSED);
     let free = width.saturating_sub(right.chars().count());
     vec![Line::styled(format!("{}{right}", fit(&left, free)), style)]

@@ -86,7 +86,7 @@ fn two_revisions() -> Vec<RevisionView> {
         role: Role::Stable,
         ready: 2,
         wanted: 2,
-        rate: 71.8,
+        rate: Some(71.8),
         errors: Some(0.004),
         duration: latency(58, 72),
         first_token: latency(53, 65),
@@ -96,7 +96,7 @@ fn two_revisions() -> Vec<RevisionView> {
         role: Role::Canary,
         ready: 1,
         wanted: 1,
-        rate: 8.1,
+        rate: Some(8.1),
         errors: Some(0.0),
         duration: latency(56, 1250),
         first_token: latency(9, 62),
@@ -117,6 +117,7 @@ fn canary() -> View {
             weight: 10,
             hold: Duration::from_secs(8),
             left: Some(Duration::from_millis(4_200)),
+            paused: false,
         }),
         weights: Weights {
             desired: BasisPoints::percent(10),
@@ -264,12 +265,15 @@ fn every_moment_has_its_own_sentence_on_the_second_row() {
     let mut judging = canary();
     judging.step.as_mut().unwrap().left = Some(Duration::ZERO);
     let mut moving = canary();
-    moving.step = Some(StepView { index: 3, weight: 100, hold: Duration::ZERO, left: Some(Duration::ZERO) });
+    moving.step = Some(StepView { index: 3, weight: 100, left: Some(Duration::ZERO), ..StepView::default() });
     let mut available = canary();
     available.phase = Phase::Available;
     let mut stopping = canary();
     stopping.phase = Phase::Stopping;
-    let all = [starting(), available, reaching, canary(), judging, moving, promoted(), stopping, blocked()];
+    let mut paused = canary();
+    paused.step.as_mut().unwrap().paused = true;
+    let all =
+        [starting(), available, reaching, canary(), paused, judging, moving, promoted(), stopping, blocked()];
     assert_snapshot!(all.iter().map(sentence).collect::<Vec<_>>().join("\n"));
 }
 
@@ -284,7 +288,20 @@ fn changes_are_told_once_each_in_stable_words() {
     let mut next = canary();
     next.now = at(22);
     next.step = Some(StepView { index: 1, weight: 25, ..next.step.unwrap() });
-    let moments = [View::default(), starting(), serving, canary(), next, rolled_back(), blocked()];
+    let mut paused = next.clone();
+    paused.now = at(23);
+    paused.step.as_mut().unwrap().paused = true;
+    let moments = [
+        View::default(),
+        starting(),
+        serving,
+        canary(),
+        next.clone(),
+        paused,
+        next,
+        rolled_back(),
+        blocked(),
+    ];
     let told: Vec<String> = moments.windows(2).flat_map(|pair| lines::changes(&pair[0], &pair[1])).collect();
     assert_snapshot!(told.join("\n"));
     for view in &moments {

@@ -48,6 +48,10 @@ fn trying(view: &View) -> String {
     let Some(step) = &view.step else {
         return format!("A new revision, {canary}, is about to be tried; no caller gets it yet.");
     };
+    if step.paused {
+        let callers = share(view.weights.desired);
+        return format!("Paused by hand: {callers} of callers get revision {canary} until somebody goes on.");
+    }
     let Some(left) = step.left else { return reaching(view, &canary, step) };
     let Some(number) = number(view, step) else {
         return format!(

@@ -57,6 +57,7 @@ pub(crate) fn view(from: From<'_>) -> View {
         load: from.load.map(|load| load.counts().view()),
         message: status.message.clone(),
         events: from.events,
+        onlooking: false,
     }
 }
 
@@ -107,7 +108,13 @@ fn step(from: &From<'_>) -> Option<StepView> {
         let held = Duration::try_from(from.now.duration_since(reached)).unwrap_or_default();
         hold.saturating_sub(held)
     });
-    Some(StepView { index, weight: steps.get(index).map_or(100, |step| step.weight), hold, left })
+    Some(StepView {
+        index,
+        weight: steps.get(index).map_or(100, |step| step.weight),
+        hold,
+        left,
+        paused: false,
+    })
 }
 
 fn revisions(from: &From<'_>) -> Vec<RevisionView> {
@@ -135,7 +142,7 @@ fn revisions(from: &From<'_>) -> Vec<RevisionView> {
             role,
             ready: from.replicas.iter().filter(is).count() as u32,
             wanted: from.plan.workloads.iter().filter(|w| w.revision == *id).map(|w| w.replicas).sum(),
-            rate: window.requests_per_second,
+            rate: Some(window.requests_per_second),
             errors: (answered > 0).then(|| total.failure as f64 / answered as f64),
             duration: latency(&window.duration),
             first_token: latency(&window.first_token),

@@ -95,12 +95,12 @@ fn revision(found: &RevisionView) -> Line<'static> {
         Role::Leaving => ("leaving", QUIET),
     };
     let errors = found.errors.map_or_else(|| "-".to_owned(), |e| format!("{:.1}%", e * 100.0));
+    let rate = found.rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}"));
     let ready = format!("{}/{}", found.ready, found.wanted);
     Line::styled(
         format!(
-            " {role:<8}{:<11}{ready:>6}{:>7.1}{errors:>8}{}{}",
+            " {role:<8}{:<11}{ready:>6}{rate:>7}{errors:>8}{}{}",
             found.id.as_str(),
-            found.rate,
             words::quantiles(found.duration, 8),
             words::quantiles(found.first_token, 11),
         ),
@@ -114,6 +114,9 @@ pub(in crate::screen) fn endpoints(view: &View, width: usize, rows: usize) -> Ve
         return Vec::new();
     }
     let room = rows - 1;
+    if view.onlooking {
+        return looked_on(view, room, width);
+    }
     let across = if view.endpoints.len() > room { (width / ENDPOINT).max(1) } else { 1 };
     let shown =
         if view.endpoints.len() > room * across { (room * across).saturating_sub(1) } else { usize::MAX };
@@ -135,12 +138,7 @@ pub(in crate::screen) fn endpoints(view: &View, width: usize, rows: usize) -> Ve
 }
 
 fn endpoint(found: &EndpointView, across: usize, width: usize) -> Vec<Span<'static>> {
-    let color = match found.state {
-        EndpointState::Ready => GOOD,
-        EndpointState::Stalled | EndpointState::Gone | EndpointState::Unready => BAD,
-        _ => Color::Reset,
-    };
-    let state = Span::styled(format!("{:<9}", found.state.as_str()), Style::new().fg(color));
+    let state = Span::styled(format!("{:<9}", found.state.as_str()), Style::new().fg(color(found.state)));
     let counts = format!("{:>4} +{:<4}", found.in_flight, found.queued);
     if across > 1 {
         return vec![Span::raw(format!(" {} ", fit(found.id.as_str(), 17))), state, Span::raw(counts)];
@@ -159,6 +157,32 @@ fn endpoint(found: &EndpointView, across: usize, width: usize) -> Vec<Span<'stat
         state,
         Span::raw(format!("{:>9}{:>9} ", found.in_flight, found.queued)),
     ]
+}
+
+/// The replicas of a cluster, of which is known how they are and not what they do.
+fn looked_on(view: &View, room: usize, width: usize) -> Vec<Line<'static>> {
+    let hidden = if view.endpoints.len() > room { view.endpoints.len() - room.saturating_sub(1) } else { 0 };
+    let mut lines = vec![rule("Replicas", " restarts ", width.saturating_sub(10), width)];
+    for found in view.endpoints.iter().take(view.endpoints.len() - hidden) {
+        let name = fit(found.id.as_str(), width.saturating_sub(9 + 10 + 2));
+        lines.push(Line::from(vec![
+            Span::raw(format!(" {name} ")),
+            Span::styled(format!("{:<9}", found.state.as_str()), Style::new().fg(color(found.state))),
+            Span::raw(format!("{:>9} ", found.restarts)),
+        ]));
+    }
+    if hidden > 0 {
+        lines.push(Line::styled(format!(" and {hidden} more"), QUIET));
+    }
+    lines
+}
+
+fn color(state: EndpointState) -> Color {
+    match state {
+        EndpointState::Ready => GOOD,
+        EndpointState::Stalled | EndpointState::Gone | EndpointState::Unready => BAD,
+        _ => Color::Reset,
+    }
 }
 
 /// What the load generator saw.
