@@ -63,7 +63,7 @@ impl<'de> Deserialize<'de> for Quantity {
             type Value = Quantity;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an amount such as 2, 500m or 24Gi")
+                f.write_str("an amount such as 2, 500m, 24Gi or \"0.5\"")
             }
 
             fn visit_u64<E: Error>(self, number: u64) -> Result<Quantity, E> {

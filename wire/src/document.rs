@@ -82,6 +82,21 @@ pub fn read_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<Document<T>, Vec<
     }
 }
 
+/// Reads a part of a document that was kept as it is, which stands at `at`: with every mistake, each with its path from
+/// the document's root.
+pub fn fit<T: DeserializeOwned>(value: &impl serde::Serialize, at: &str) -> Result<T, Vec<Mistake>> {
+    let value = serde_yaml::to_value(value).map_err(|e| vec![Mistake::new(at, e.to_string())])?;
+    values::into_type(&value).map_err(|mistakes| {
+        let below = |path: &str| match path.chars().next() {
+            None => at.to_owned(),
+            Some('[') => format!("{at}{path}"),
+            Some(_) => format!("{at}.{path}"),
+        };
+        let placed = mistakes.into_iter().map(|mistake| Mistake { path: below(&mistake.path), ..mistake });
+        placed.take(MAX_MISTAKES).collect()
+    })
+}
+
 /// Control characters mean that the wrong file was named; YAML forbids them and its readers say so obscurely.
 fn refuse_binary(text: &str) -> Result<(), Vec<Mistake>> {
     let control = |byte: u8| (byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r')) || byte == 0x7f;

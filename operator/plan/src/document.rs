@@ -2,13 +2,16 @@
 
 use crate::world::Declared;
 use crate::{validate, world};
-use outrigger_crds::{API_VERSION, KIND, ModelDeploymentSpec, ObjectMeta};
+use outrigger_crds::{API_VERSION, KIND, MAX_DEPLOYMENT_NAME, ModelDeploymentSpec, ObjectMeta};
 use outrigger_wire::document::{self, Document};
 use outrigger_wire::{DeploymentKey, Mistake};
 use serde::Deserialize;
 
 /// The namespace where a file names none.
 pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// The longest part of a host name.
+const MAX_LABEL: usize = 63;
 
 /// The resource as a file has it: without a status, which nobody writes by hand.
 #[derive(Debug, Deserialize)]
@@ -73,18 +76,27 @@ fn head(file: &File, mistakes: &mut Vec<Mistake>) -> DeploymentKey {
     }
     let name = file.metadata.name.as_deref().unwrap_or_default();
     let namespace = file.metadata.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
-    for (path, text) in [("metadata.name", name), ("metadata.namespace", namespace)] {
-        if let Some(message) = label_mistake(text) {
+    for (path, text, most) in
+        [("metadata.name", name, MAX_DEPLOYMENT_NAME), ("metadata.namespace", namespace, MAX_LABEL)]
+    {
+        if let Some(message) = label_mistake(text, most) {
             mistakes.push(Mistake::new(path, message));
         }
+    }
+    if label_mistake(name, MAX_DEPLOYMENT_NAME).is_none()
+        && !name.starts_with(|c: char| c.is_ascii_lowercase())
+    {
+        let message =
+            format!("`{name}` begins with a digit, and its Service can't; allowed: a small letter first");
+        mistakes.push(Mistake::new("metadata.name", message));
     }
     DeploymentKey(format!("{namespace}/{name}"))
 }
 
 /// Names are parts of host names (RFC 1123), as everywhere in Kubernetes.
-fn label_mistake(text: &str) -> Option<String> {
+fn label_mistake(text: &str, most: usize) -> Option<String> {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let whole = !text.is_empty() && text.len() <= 63 && text.chars().all(inner);
+    let whole = !text.is_empty() && text.len() <= most && text.chars().all(inner);
     if text.is_empty() {
         return Some("this field is required and missing".to_owned());
     }
@@ -92,5 +104,5 @@ fn label_mistake(text: &str) -> Option<String> {
         return None;
     }
     let shown: String = text.chars().take(80).collect();
-    Some(format!("`{shown}` is no name; allowed: 1 to 63 small letters, digits and - between them"))
+    Some(format!("`{shown}` is no name; allowed: 1 to {most} small letters, digits and - between them"))
 }

@@ -119,6 +119,16 @@ mod tests {
         let local = Engine { kind: Some(EngineKind::VLlm), process: Some(process), ..Engine::default() };
         assert_eq!(of(&engine()).as_str(), "ba56c2d245");
         assert_eq!(of(&local).as_str(), "739384ed4a");
+        assert_eq!(of(&with_pod()).as_str(), "6eb8a62f92");
+    }
+
+    fn with_pod() -> Engine {
+        let pod: Engine = serde_json::from_value(serde_json::json!({
+            "resources": {"limits": {"nvidia.com/gpu": 1, "memory": "24Gi"}, "claims": [{"name": "link"}]},
+            "podTemplate": {"spec": {"nodeSelector": {"gpu": "h200", "a": "b"}, "tolerations": [{"operator": "Exists"}]}},
+        }))
+        .unwrap();
+        Engine { resources: pod.resources, pod_template: pod.pod_template, ..engine() }
     }
 
     #[test]
@@ -127,6 +137,23 @@ mod tests {
             Engine { kind: Some(EngineKind::Custom), ports: Some(Ports { http: Some(8080) }), ..engine() };
         assert_eq!(of(&written), of(&engine()));
         assert_eq!(of(&Engine { ports: Some(Ports::default()), ..engine() }), of(&engine()));
+        let nothing =
+            serde_json::from_value(serde_json::json!({"resources": {"limits": {}}, "podTemplate": {}}));
+        let nothing: Engine = nothing.unwrap();
+        let empty = Engine { resources: nothing.resources, pod_template: nothing.pod_template, ..engine() };
+        assert_eq!(of(&empty), of(&engine()));
+    }
+
+    /// A number and the same number in quotes are one amount, and an object's fields have no order.
+    #[test]
+    fn the_same_pod_is_no_change() {
+        let text = r#"{
+            "podTemplate": {"spec": {"tolerations": [{"operator": "Exists"}], "nodeSelector": {"a": "b", "gpu": "h200"}}},
+            "resources": {"claims": [{"name": "link"}], "limits": {"memory": "24Gi", "nvidia.com/gpu": "1"}}
+        }"#;
+        let pod: Engine = serde_json::from_str(text).unwrap();
+        let same = Engine { resources: pod.resources, pod_template: pod.pod_template, ..engine() };
+        assert_eq!(of(&same), of(&with_pod()));
     }
 
     #[test]
@@ -145,6 +172,9 @@ mod tests {
             with(Process { command: "b".into(), ..process.clone() }),
             with(Process { args: vec!["--fast".into()], ..process.clone() }),
             with(Process { env: [("A".into(), "1".into())].into(), ..process.clone() }),
+            with_pod(),
+            Engine { resources: None, ..with_pod() },
+            Engine { pod_template: None, ..with_pod() },
         ];
         let mut ids: Vec<_> = engines.iter().map(of).collect();
         ids.sort();

@@ -1,5 +1,8 @@
 //! What a spec means: everything that its shape doesn't say. All mistakes at once, each with its path.
 
+mod pod;
+mod resources;
+
 use outrigger_crds::{Engine, Model, ModelDeploymentSpec, Rollout};
 use outrigger_wire::{Mistake, Percent, Period};
 use std::collections::BTreeSet;
@@ -107,6 +110,11 @@ impl Found {
     }
 }
 
+/// The path of one entry of a map, as kubectl and the reader of documents write it.
+fn key(map: &str, name: &str) -> String {
+    if name.contains(['.', '[', ']']) { format!("{map}[{name}]") } else { format!("{map}.{name}") }
+}
+
 fn model(model: &Model, found: &mut Found) {
     model_name("spec.model.name", &model.name, found);
     found.at_most("spec.model.aliases", "names", model.aliases.len(), MAX_ALIASES);
@@ -147,9 +155,16 @@ fn engine(engine: &Engine, found: &mut Found) {
         }
     }
     arguments("spec.engine.args", &engine.args, found);
-    if engine.ports.as_ref().and_then(|ports| ports.http) == Some(0) {
-        found.add("spec.engine.ports.http", "0 is out of range; allowed: 1 to 65535");
+    match engine.ports.as_ref().and_then(|ports| ports.http) {
+        Some(0) => found.add("spec.engine.ports.http", "0 is out of range; allowed: 1 to 65535"),
+        Some(port) if pod::is_sidecars(port) => {
+            let message = format!("{port} is the sidecar's port in a pod; allowed: any but 9000 and 9001");
+            found.add("spec.engine.ports.http", message);
+        }
+        _ => {}
     }
+    resources::resources(engine, found);
+    pod::template(engine, found);
     let Some(process) = &engine.process else { return };
     if process.command.trim().is_empty() || process.command.len() > 4096 {
         found.add("spec.engine.process.command", "empty or too long; expected: a program's path or name");
