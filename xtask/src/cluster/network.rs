@@ -2,10 +2,12 @@
 //! host gets its routes to Services and pods before anything dials them: otherwise such a packet would leave through
 //! its default route.
 
+use super::process::until;
 use super::state::Node;
 use crate::run;
 use anyhow::{Result, bail};
 use std::process::Command;
+use std::time::Duration;
 
 /// The bridge, and the host on it.
 pub(crate) const BRIDGE: &str = "outrigger0";
@@ -30,6 +32,9 @@ pub(crate) fn node(number: u8, folder: &std::path::Path) -> Node {
         name,
     }
 }
+
+/// Links go in milliseconds; a bound.
+const REMOVED: Duration = Duration::from_secs(10);
 
 /// A command inside a node's network. `ip netns exec` would remount /sys, and the cgroups would be gone.
 pub(crate) fn inside(namespace: &str, program: &std::path::Path) -> Command {
@@ -103,34 +108,40 @@ pub(crate) fn link(node: &Node, up: bool) -> Result<()> {
 
 /// Removes whatever of the network is there, and says what could not be removed.
 pub(crate) fn remove() -> Vec<String> {
-    let mut kept = Vec::new();
-    let mut drop = |words: String| {
-        if let Err(error) = ip(&words) {
-            kept.push(format!("{error:#}"));
+    let mut kept: Vec<String> =
+        namespaces().iter().filter_map(|name| ip(&format!("netns delete {name}")).err()).map(text).collect();
+    // A namespace takes its cables with it, a moment later; the routes over the bridge go with the bridge.
+    let gone = until(REMOVED, || {
+        for link in links() {
+            // It may be gone by now.
+            let _ = ip(&format!("link delete {link}"));
         }
-    };
-    for name in namespaces() {
-        drop(format!("netns delete {name}"));
-    }
-    if std::path::Path::new("/sys/class/net").join(BRIDGE).exists() {
-        // The routes over it go with it.
-        drop(format!("link delete {BRIDGE}"));
-    }
-    for entry in std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.strip_prefix("outrigger-n").is_some_and(|rest| rest.parse::<u8>().is_ok()) {
-            drop(format!("link delete {name}"));
-        }
+        links().is_empty()
+    });
+    if !gone {
+        kept.extend(links().into_iter().map(|link| format!("the network link {link} stays")));
     }
     let routes = Command::new("ip").args(["-4", "route", "show", "type", "unreachable"]).output();
     let routes =
         routes.map(|routes| String::from_utf8_lossy(&routes.stdout).into_owned()).unwrap_or_default();
     for range in [SERVICES, PODS] {
         if routes.lines().any(|line| line.contains(range) && line.contains("metric 9000")) {
-            drop(format!("route delete unreachable {range} metric 9000"));
+            kept.extend(ip(&format!("route delete unreachable {range} metric 9000")).err().map(text));
         }
     }
     kept
+}
+
+fn text(error: anyhow::Error) -> String {
+    format!("{error:#}")
+}
+
+/// Our bridge and the host's ends of our cables.
+fn links() -> Vec<String> {
+    let entries = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let cable = |name: &str| name.strip_prefix("outrigger-n").is_some_and(|rest| rest.parse::<u8>().is_ok());
+    names.filter(|name| name == BRIDGE || cable(name)).collect()
 }
 
 /// Our namespaces that exist.
