@@ -3,7 +3,7 @@
 use crate::{Condition, schema};
 use jiff::Timestamp;
 use outrigger_verdict::MetricVerdict;
-use outrigger_wire::{BasisPoints, Reference, RevisionId};
+use outrigger_wire::{BasisPoints, EndpointId, Reference, RevisionId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +54,9 @@ pub struct ModelDeploymentStatus {
     pub reference: Option<Reference>,
     /// How many references were made so far: the generation of the last one.
     pub references: u32,
+    /// Restarts of engines that were ordered or granted within `serving.health.restartBudget.per`, to heal them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub restarts: Vec<EngineRestart>,
     /// Available, Progressing, Degraded, Blocked, Undecided and WeightMismatch.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -142,6 +145,19 @@ pub struct Action {
     pub result: String,
     /// The nonces that were used last, the newest at the end, up to 32: none of them is acted on again.
     pub used: Vec<String>,
+}
+
+/// A restart of an engine that was ordered by its sidecar, or granted to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EngineRestart {
+    /// Whose engine: the pod's uid; in `up`, the replica's name.
+    pub replica: EndpointId,
+    /// What tells it from others of this replica.
+    #[schemars(extend("format" = "int64"))]
+    pub number: u64,
+    /// When it was ordered, as far as is known; while only granted, when it was granted.
+    pub at: Timestamp,
 }
 
 /// A revision that failed.

@@ -32,6 +32,9 @@ pub trait Service: 'static {
         request: Request,
         connection: Rc<Connection>,
     ) -> impl Future<Output = Response<Body<Self::Hooks>>>;
+
+    /// A request was refused for its head, before it became one: for who counts.
+    fn refused_head(&self, _reason: &'static str) {}
 }
 
 /// Bounds on clients.

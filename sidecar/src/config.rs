@@ -17,7 +17,7 @@ mod tests;
 pub const NAME: &str = "outrigger-sidecar";
 
 /// The environment variables that mean something here.
-const VARIABLES: [&str; 14] = [
+const VARIABLES: [&str; 16] = [
     "OUTRIGGER_LISTEN",
     "OUTRIGGER_ADMIN",
     "OUTRIGGER_TABLE",
@@ -31,6 +31,8 @@ const VARIABLES: [&str; 14] = [
     "OUTRIGGER_ENDPOINT",
     "OUTRIGGER_DEPLOYMENT",
     "OUTRIGGER_SOCKET",
+    "OUTRIGGER_HELPER",
+    "OUTRIGGER_MAX_BODY",
     "OUTRIGGER_CONFIG",
 ];
 
@@ -44,7 +46,7 @@ Clients then use port 9000. The file holds the `serving` fields of a ModelDeploy
   batching: {maxSize: 32, maxDelay: 10ms}
   admission: {concurrency: 4, maxQueue: 256, maxQueueDelay: 2s}
   timeouts: {connect: 3s, firstByte: 60s, idle: 10s, total: 300s}
-  health: {stallAfter: 30s}
+  health: {stallAfter: 30s, restartBudget: {per: 10m, max: 3}}
   maxDrain: 120s
 
 The engine's own liveness probe asks the socket: `outrigger-helper live --socket PATH` fails only when the sidecar
@@ -92,6 +94,13 @@ struct Flags {
     /// A Unix socket for the engine's probe and hooks (outrigger-helper).
     #[arg(long, env = "OUTRIGGER_SOCKET")]
     socket: Option<PathBuf>,
+    /// Where the helper (the program `outrigger-helper` beside this one) is copied to at the start, for the engine's
+    /// container to run.
+    #[arg(long, env = "OUTRIGGER_HELPER")]
+    helper: Option<PathBuf>,
+    /// The largest request body, in bytes.
+    #[arg(long, env = "OUTRIGGER_MAX_BODY", default_value = "67108864")]
+    max_body: String,
     /// Threads that serve requests, 1 to 64. Limits are shared out among them, and a batch forms on one.
     #[arg(long, env = "OUTRIGGER_THREADS", default_value = "1")]
     threads: String,
@@ -125,6 +134,10 @@ pub struct Config {
     pub deployment: DeploymentKey,
     /// The helper's socket.
     pub socket: Option<PathBuf>,
+    /// Where the helper is copied to.
+    pub helper: Option<PathBuf>,
+    /// The largest request body, in bytes.
+    pub max_body: u64,
     /// Data threads.
     pub threads: usize,
     /// The hot fields to begin with.
@@ -159,6 +172,7 @@ impl Config {
         let admin = mistakes.parse("--admin", Some(&any(&flags.admin)), address);
         let kind = kind(mistakes, &flags.engine_kind);
         let threads = threads(mistakes, &flags.threads);
+        let max_body = max_body(mistakes, &flags.max_body);
         if !is_server(&flags.engine) {
             let message = format!("`{}` is no address; allowed: host:port", flags.engine);
             mistakes.push(Mistake::new("--engine", message));
@@ -179,6 +193,8 @@ impl Config {
             endpoint: flags.endpoint.as_str().into(),
             deployment: flags.deployment.as_str().into(),
             socket: flags.socket.clone(),
+            helper: flags.helper.clone(),
+            max_body: max_body?,
             threads: threads?,
             serving: serving?,
         })
@@ -213,6 +229,17 @@ fn threads(mistakes: &mut Mistakes, text: &str) -> Option<usize> {
         return None;
     }
     Some(threads)
+}
+
+fn max_body(mistakes: &mut Mistakes, text: &str) -> Option<u64> {
+    let allowed = 1..=1u64 << 40;
+    let bytes: u64 = mistakes.parse("--max-body", Some(text), "1 to 1099511627776")?;
+    if !allowed.contains(&bytes) {
+        let message = format!("{bytes} is out of range; allowed: 1 to {}", allowed.end());
+        mistakes.push(Mistake::new("--max-body", message));
+        return None;
+    }
+    Some(bytes)
 }
 
 fn table(mistakes: &mut Mistakes, flags: &Flags) -> Vec<String> {

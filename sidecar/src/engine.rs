@@ -28,6 +28,8 @@ pub(crate) struct Engine {
     model: RefCell<String>,
     /// What the last warm-up was, in words, for `/status`.
     warmed_by: RefCell<&'static str>,
+    /// How the last inference failed, in words.
+    failed: RefCell<String>,
 }
 
 impl Engine {
@@ -38,6 +40,7 @@ impl Engine {
             asking: Asking::new(address),
             model: RefCell::new(model.to_owned()),
             warmed_by: RefCell::new("not yet"),
+            failed: RefCell::default(),
         })
     }
 
@@ -51,6 +54,11 @@ impl Engine {
     /// What the last warm-up was, in words.
     pub(crate) fn warmed_by(&self) -> &'static str {
         *self.warmed_by.borrow()
+    }
+
+    /// How the last inference failed, in words.
+    pub(crate) fn failed(&self) -> String {
+        self.failed.borrow().clone()
     }
 
     /// Whether it is up: its own readiness path.
@@ -74,6 +82,9 @@ impl Engine {
         };
         if answer == Answer::Good {
             *self.warmed_by.borrow_mut() = how;
+        } else {
+            // Nothing else was asked since: whoever waited for this answer goes on with it at once.
+            *self.failed.borrow_mut() = self.asking.last();
         }
         answer
     }

@@ -2,9 +2,10 @@
 //! threads what it comes to.
 
 use crate::engine::Engine;
+use crate::ledger::Ledger;
 use crate::shared::Shared;
-use outrigger_decide::health::{Action, Dial, Event, Health, Restart, Settings};
-use outrigger_wire::{EngineState, Serving};
+use outrigger_decide::health::{Action, Ask, Dial, Event, Health, Order, PREPAID_EVERY, Restart, Settings};
+use outrigger_wire::{EngineState, EngineTrouble, Serving};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +20,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long a connection to an engine on the same machine may take, before that counts as a failure.
 const CONNECT: Duration = Duration::from_secs(3);
 
+/// Restarts' numbers count from one below this: far from any other sidecar run's, and whole in every JSON reader.
+const NUMBERS: u64 = 1 << 52;
+
 /// What is known of the engine, for `/status`, `/readyz` and the helper.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct View {
@@ -30,6 +34,12 @@ pub(crate) struct View {
     pub(crate) restart: Option<Restart>,
     /// How many restarts were ordered so far.
     pub(crate) restarts: u64,
+    /// The restarts that were ordered last, those of predecessors included, the newest at the end.
+    pub(crate) orders: Vec<Order>,
+    /// The restart that is asked for.
+    pub(crate) asks: Option<Ask>,
+    /// Why the engine isn't getting ready.
+    pub(crate) trouble: Option<EngineTrouble>,
     /// What the last warm-up was, in words.
     pub(crate) warmed_by: &'static str,
 }
@@ -41,6 +51,9 @@ impl Default for View {
             incarnation: 0,
             restart: None,
             restarts: 0,
+            orders: Vec::new(),
+            asks: None,
+            trouble: None,
             warmed_by: "not yet",
         }
     }
@@ -58,6 +71,7 @@ struct Healer {
     health: Health,
     engine: Rc<Engine>,
     address: String,
+    ledger: Ledger,
     shared: Arc<Shared>,
     doing: JoinSet<Done>,
     /// The number of the connection that is held; the ends of earlier ones mean nothing.
@@ -71,14 +85,16 @@ pub(crate) async fn run(
     shared: Arc<Shared>,
     engine: Rc<Engine>,
     address: String,
+    ledger: Ledger,
     mut hints: mpsc::Receiver<Event>,
     view: watch::Sender<View>,
 ) {
     let mut orders = shared.orders.subscribe();
     let mut serving = orders.borrow_and_update().serving.clone();
-    let health = Health::new(settings(&serving), now());
-    let mut healer =
-        Healer { health, engine, address, shared, doing: JoinSet::new(), hold: 0, holding: None, view };
+    let health = Health::new(settings(&serving), ledger.read(), fastrand::u64(..NUMBERS), now());
+    let doing = JoinSet::new();
+    let mut healer = Healer { health, engine, address, ledger, shared, doing, hold: 0, holding: None, view };
+    let mut granted = None;
     healer.step(Event::Tick);
     loop {
         let wake = healer.health.wake_at(now()).map_or(now() + LOOK, |at| at.min(now() + LOOK));
@@ -86,11 +102,18 @@ pub(crate) async fn run(
             Some(hint) = hints.recv() => healer.step(hint),
             Some(done) = healer.doing.join_next() => healer.done(done),
             Ok(()) = orders.changed() => {
-                let new = orders.borrow_and_update().serving.clone();
+                let (new, grant) = {
+                    let orders = orders.borrow_and_update();
+                    (orders.serving.clone(), orders.grant)
+                };
                 if !Arc::ptr_eq(&new, &serving) {
                     serving = new;
                     healer.step(Event::Settings(settings(&serving)));
                 }
+                if let Some(number) = grant.filter(|_| grant != granted) {
+                    healer.step(Event::Granted(number));
+                }
+                granted = grant;
             }
             () = tokio::time::sleep_until(wake.into()) => healer.step(Event::Load(healer.shared.load())),
         }
@@ -98,7 +121,11 @@ pub(crate) async fn run(
 }
 
 fn settings(serving: &Serving) -> Settings {
-    Settings { stall_after: serving.health.stall_after.get() }
+    let budget = serving.health.restart_budget;
+    Settings {
+        stall_after: serving.health.stall_after.get(),
+        prepaid_every: (budget.max > 0).then(|| budget.per.get().max(PREPAID_EVERY)),
+    }
 }
 
 fn now() -> Instant {
@@ -191,27 +218,49 @@ impl Healer {
         let state = self.health.state();
         // First what requests go by, then what is shown: who sees "ready" is served.
         self.shared.set_engine(state);
+        let failed = self.health.warm_up_failed();
         let view = View {
             state,
             incarnation: self.health.incarnation(),
             restart: self.health.restart().cloned(),
             restarts: 0,
+            orders: self.health.orders().to_vec(),
+            asks: self.health.asks(),
+            trouble: failed.then(|| warm_up_failed(&self.engine.failed())),
             warmed_by: self.engine.warmed_by(),
         };
+        let ledger = &self.ledger;
         self.view.send_if_modified(|before| {
             let ordered = view.restart.is_some() && before.restart.is_none();
             let view = View { restarts: before.restarts + u64::from(ordered), ..view };
             let changed = *before != view;
-            if before.state != view.state {
-                tracing::info!(
-                    from = ?before.state, to = ?view.state, incarnation = view.incarnation, "engine"
-                );
+            if before.orders != view.orders {
+                ledger.write(&view.orders);
             }
-            if let Some(restart) = view.restart.as_ref().filter(|_| ordered) {
-                tracing::warn!(incarnation = restart.incarnation, reason = %restart.reason, "restart ordered");
-            }
+            announce(before, &view);
             *before = view;
             changed
         });
+    }
+}
+
+fn warm_up_failed(why: &str) -> EngineTrouble {
+    let message = format!("the engine is up and fails its first inference: {why}");
+    EngineTrouble { reason: "WarmUpFailed".to_owned(), message }
+}
+
+/// What of a change is worth a line in the log.
+fn announce(before: &View, view: &View) {
+    if before.state != view.state {
+        tracing::info!(from = ?before.state, to = ?view.state, incarnation = view.incarnation, "engine");
+    }
+    if let Some(restart) = view.restart.as_ref().filter(|_| before.restart.is_none()) {
+        tracing::warn!(incarnation = restart.incarnation, reason = %restart.reason, "restart ordered");
+    }
+    if view.asks.is_some() && before.asks.is_none() {
+        tracing::warn!(incarnation = view.incarnation, "the prepaid restart is spent: asking for one");
+    }
+    if let Some(trouble) = view.trouble.as_ref().filter(|_| before.trouble.is_none()) {
+        tracing::warn!(incarnation = view.incarnation, "{}", trouble.message);
     }
 }

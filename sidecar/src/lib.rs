@@ -19,6 +19,8 @@ pub mod config;
 mod engine;
 mod flight;
 mod heal;
+mod helper;
+mod ledger;
 mod metrics;
 mod orca;
 mod program;

@@ -3,11 +3,12 @@
 use crate::config::{Config, NAME};
 use crate::engine::Engine;
 use crate::heal::{self, View};
+use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::shared::Shared;
 use crate::stack::Stack;
 use crate::upstream::Upstream;
-use crate::{reports, socket};
+use crate::{helper, reports, socket};
 use anyhow::Context;
 use outrigger_dataplane::admin::Admin;
 use outrigger_dataplane::log;
@@ -63,6 +64,12 @@ struct Ports {
 
 impl Ports {
     fn bind(config: &Config) -> anyhow::Result<Self> {
+        if let Some(to) = &config.helper {
+            // Before the socket: who finds that may use the helper.
+            helper::own()
+                .and_then(|own| helper::install(&own, to))
+                .with_context(|| format!("--helper {}", to.display()))?;
+        }
         let data = Bound::bind(config.listen).with_context(|| format!("--listen {}", config.listen))?;
         let admin = std::net::TcpListener::bind(config.admin)
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
@@ -168,12 +175,17 @@ async fn control(
     tokio::task::spawn_local(admin.serve(TcpListener::from_std(ports.admin)?));
     if let Some(socket) = ports.socket {
         socket.set_nonblocking(true)?;
-        tokio::task::spawn_local(socket::serve(UnixListener::from_std(socket)?, shared.clone(), seen));
+        tokio::task::spawn_local(socket::serve(
+            UnixListener::from_std(socket)?,
+            shared.clone(),
+            seen.clone(),
+        ));
     }
-    let healing = heal::run(shared.clone(), engine.clone(), config.engine.clone(), hints, view);
+    let ledger = Ledger::new(config.state_dir.as_deref());
+    let healing = heal::run(shared.clone(), engine.clone(), config.engine.clone(), ledger, hints, view);
     tokio::task::spawn_local(healing);
     if !config.table.is_empty() {
-        tokio::task::spawn_local(reports::run(config.clone(), shared.clone(), engine, serial));
+        tokio::task::spawn_local(reports::run(config.clone(), shared.clone(), engine, serial, seen));
     }
     match &mut signals {
         None => {
@@ -208,11 +220,12 @@ fn data_threads(
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<DataThreads> {
     let (shared, metrics, address) = (shared.clone(), metrics.clone(), config.engine.clone());
+    let max_body = config.max_body;
     DataThreads::start(bound, config.threads, ServeOptions::default(), move |thread| {
         let endpoint = Endpoint::new(&address, PoolOptions::default());
         let timeouts = Timeouts::from(&shared.orders.borrow().serving.timeouts);
         let upstream = Upstream::new(endpoint, shared.clone(), thread.index, timeouts, metrics.thread());
-        Stack::start(shared.clone(), upstream, thread.of)
+        Stack::start(shared.clone(), upstream, thread.of, max_body)
     })
     .context("data threads can't be started")
 }
@@ -259,6 +272,8 @@ fn admin(
                     "warmedBy": view.warmed_by,
                     "restart": restart,
                     "restartsOrdered": view.restarts,
+                    "asksForRestart": view.asks.is_some(),
+                    "trouble": view.trouble.map(|trouble| trouble.message),
                 },
                 "inFlight": in_flight,
                 "queued": queued,

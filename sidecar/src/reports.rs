@@ -2,14 +2,20 @@
 
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::heal::View;
 use crate::shared::Shared;
+use outrigger_decide::health::{Ask, Order};
 use outrigger_table::{Client, ClientConfig, Table};
 use outrigger_wire::stream::Report;
-use outrigger_wire::{EndpointConfig, EndpointReport, EngineState, Subscription};
+use outrigger_wire::{
+    EndpointConfig, EndpointReport, EngineState, EngineTrouble, RestartAsk, RestartOrder, Restarts,
+    Subscription,
+};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// How often it is looked whether anything has changed that is worth a report.
@@ -18,17 +24,36 @@ const LOOK: Duration = Duration::from_secs(1);
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 /// What of a report makes a new one worth sending.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 struct Said {
     serial: u64,
     engine: EngineState,
     in_flight: u32,
     queued: u32,
     draining: bool,
+    orders: Vec<Order>,
+    asks: Option<Ask>,
+    trouble: Option<EngineTrouble>,
+}
+
+impl Said {
+    fn restarts(&self) -> Restarts {
+        let age = |at: std::time::Instant| at.elapsed().as_millis() as u64;
+        let order = |o: &Order| RestartOrder { number: o.number, age_millis: age(o.at) };
+        let ask =
+            |a: Ask| RestartAsk { number: a.number, incarnation: a.incarnation, age_millis: age(a.since) };
+        Restarts { orders: self.orders.iter().map(order).collect(), asks: self.asks.map(ask) }
+    }
 }
 
 /// Follows the table and reports to it for as long as the program runs.
-pub(crate) async fn run(config: Config, shared: Arc<Shared>, engine: Rc<Engine>, serial: Arc<AtomicU64>) {
+pub(crate) async fn run(
+    config: Config,
+    shared: Arc<Shared>,
+    engine: Rc<Engine>,
+    serial: Arc<AtomicU64>,
+    mut view: watch::Receiver<View>,
+) {
     let client = Client::start(ClientConfig {
         servers: config.table.clone(),
         subscription: Subscription::Endpoint(config.endpoint.clone()),
@@ -50,13 +75,14 @@ pub(crate) async fn run(config: Config, shared: Arc<Shared>, engine: Rc<Engine>,
             }
             // A changed state is told at once, changed counts when they are looked at.
             Ok(()) = orders.changed() => {}
+            Ok(()) = view.changed() => {}
             () = tokio::time::sleep(LOOK) => {}
         }
-        let said = now(&shared, &serial);
-        if last.is_some_and(|(before, at)| before == said && at.elapsed() < REPORT_EVERY) {
+        let said = now(&shared, &serial, &view.borrow_and_update());
+        if last.as_ref().is_some_and(|(before, at)| *before == said && at.elapsed() < REPORT_EVERY) {
             continue;
         }
-        last = Some((said, Instant::now()));
+        last = Some((said.clone(), Instant::now()));
         sequence += 1;
         client.report(Report::Endpoint(Box::new(EndpointReport {
             endpoint: config.endpoint.clone(),
@@ -68,11 +94,13 @@ pub(crate) async fn run(config: Config, shared: Arc<Shared>, engine: Rc<Engine>,
             in_flight: said.in_flight,
             queued: said.queued,
             draining: said.draining,
+            restarts: said.restarts(),
+            trouble: said.trouble,
         })));
     }
 }
 
-fn now(shared: &Shared, serial: &AtomicU64) -> Said {
+fn now(shared: &Shared, serial: &AtomicU64, view: &View) -> Said {
     let (in_flight, queued) = shared.counts();
     let orders = shared.orders.borrow();
     Said {
@@ -81,6 +109,9 @@ fn now(shared: &Shared, serial: &AtomicU64) -> Said {
         in_flight,
         queued,
         draining: orders.draining,
+        orders: view.orders.clone(),
+        asks: view.asks,
+        trouble: view.trouble.clone(),
     }
 }
 
@@ -109,7 +140,8 @@ fn apply(config: &EndpointConfig, shared: &Shared, engine: &Engine) {
         if changed {
             orders.serving = Arc::new(config.serving.clone());
         }
-        changed
+        let granted = std::mem::replace(&mut orders.grant, config.grant) != config.grant;
+        changed || granted
     });
     if changed {
         tracing::info!(serial = config.serial, "hot fields changed");

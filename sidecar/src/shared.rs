@@ -18,6 +18,8 @@ pub(crate) struct Orders {
     pub(crate) draining: bool,
     /// Abort what has waited for its first byte for this long; each new order has a new number.
     pub(crate) abort: (u64, Duration),
+    /// The restart that is granted, by its number.
+    pub(crate) grant: Option<u64>,
 }
 
 /// What one data thread shows; it is the only one that writes here.
@@ -90,6 +92,7 @@ impl Shared {
             engine: EngineState::Starting,
             draining: false,
             abort: (0, Duration::ZERO),
+            grant: None,
         };
         let shared = Self {
             epoch: Instant::now(),

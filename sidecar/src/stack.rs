@@ -13,7 +13,7 @@ use crate::queue::{Companion, Permit, Queue, Turn};
 use crate::shared::{Orders, Shared};
 use crate::upstream::Upstream;
 use bytes::Bytes;
-use http::{HeaderValue, Response, header, request::Parts};
+use http::{HeaderValue, Response, StatusCode, header, request::Parts};
 use hyper::body::{Body as _, Incoming};
 use outrigger_dataplane::body::{self, Body, End, ErrorEvent};
 use outrigger_dataplane::refuse::Refusal;
@@ -41,6 +41,8 @@ pub(crate) struct Stack {
     upstream: Rc<Upstream>,
     queue: Rc<Queue>,
     batching: Cell<bool>,
+    /// The largest request body, in bytes.
+    max_body: u64,
     load: RefCell<LoadLine>,
 }
 
@@ -68,13 +70,19 @@ impl body::Hooks for Passing {
 
 impl Stack {
     /// The service of the current thread; it follows the control thread's orders from now on.
-    pub(crate) fn start(shared: Arc<Shared>, upstream: Rc<Upstream>, threads: usize) -> Rc<Self> {
+    pub(crate) fn start(
+        shared: Arc<Shared>,
+        upstream: Rc<Upstream>,
+        threads: usize,
+        max_body: u64,
+    ) -> Rc<Self> {
         let orders = shared.orders.borrow().clone();
         let limits = limits(&orders.serving, shared.kind, threads);
         let batching = limits.batch.is_some();
         let stack = Rc::new(Self {
             queue: Queue::start(limits, upstream.clone()),
             batching: Cell::new(batching),
+            max_body,
             load: RefCell::default(),
             shared,
             upstream,
@@ -108,6 +116,10 @@ impl Stack {
             return Err(refusal);
         }
         let (head, body) = request.into_parts();
+        if body.size_hint().lower() > self.max_body {
+            let message = format!("the body is larger than the {} bytes that are allowed", self.max_body);
+            return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message));
+        }
         let timeouts = self.upstream.timeouts();
         let deadline = began + timeouts.first_byte.min(timeouts.total);
         match self.form(&head, &body) {
@@ -127,20 +139,25 @@ impl Stack {
     ) -> Result<Response<Body<Passing>>, Refusal> {
         let length = body.size_hint().exact();
         if let Some(permit) = self.queue.direct() {
-            return self.pass(head, RequestBody::streamed(body), length.unwrap_or(0), permit, began).await;
+            return self.pass(head, self.streamed(body), length.unwrap_or(0), permit, began).await;
         }
         let (body, held) = match length {
             Some(length) if length <= MAX_HELD => {
                 let bytes = self.read(body, length, MAX_HELD).await?;
                 (RequestBody::full(bytes), length)
             }
-            _ => (RequestBody::streamed(body), 0),
+            _ => (self.streamed(body), 0),
         };
         match self.queue.turn(held, deadline.into_std(), None).await {
             Turn::Alone(permit) => self.pass(head, body, length.unwrap_or(0), permit, began).await,
             Turn::Refused(refusal) => Err(refusal),
             Turn::Answered(part) => Ok(part.map(Body::full)),
         }
+    }
+
+    /// A body that is passed on as it comes; one without a length is measured on its way.
+    fn streamed(&self, body: Incoming) -> RequestBody {
+        RequestBody::with_rest(Vec::new(), body, self.max_body)
     }
 
     /// Whether this request may be merged, from its head and its body's length. One whose length is not known
@@ -236,6 +253,10 @@ impl Service for Stack {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+
+    fn refused_head(&self, reason: &'static str) {
+        self.upstream.metrics().refused(reason);
     }
 }
 

@@ -23,7 +23,9 @@ pub mod serving;
 pub mod stream;
 pub mod traffic;
 
-pub use endpoint::{EndpointConfig, EndpointReport, EngineState};
+pub use endpoint::{
+    EndpointConfig, EndpointReport, EngineState, EngineTrouble, RestartAsk, RestartOrder, Restarts,
+};
 pub use engine::EngineKind;
 pub use gaps::{GAPS, GapCounter, GapCounts};
 pub use histogram::Histogram;

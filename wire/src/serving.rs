@@ -118,11 +118,34 @@ pub struct Health {
     /// An engine with work in flight that shows no progress for this long (no token, no batch, no scheduler
     /// iteration, no byte) is stuck, and is healed. A long prefill stretches the bound with its length.
     pub stall_after: Period,
+    /// How often engines are restarted to heal them, over all replicas.
+    pub restart_budget: RestartBudget,
 }
 
 impl Default for Health {
     fn default() -> Self {
-        Self { stall_after: Period::secs(30) }
+        Self { stall_after: Period::secs(30), restart_budget: RestartBudget::default() }
+    }
+}
+
+/// How often engines that are stuck may be restarted. A replica restarts its engine once in ten minutes (in `per`,
+/// where that is longer) without asking anybody; for more it asks, and is given what others have left. Restarts
+/// that engines make by themselves do not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", default)]
+pub struct RestartBudget {
+    /// The time over which restarts are counted, 1s to 24h.
+    pub per: Period,
+    /// How many there may be in that time before none is given any more, 0 to 100. With 0 no engine is restarted
+    /// for being stuck.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 100)))]
+    pub max: u32,
+}
+
+impl Default for RestartBudget {
+    fn default() -> Self {
+        Self { per: Period::secs(600), max: 3 }
     }
 }
 
@@ -177,6 +200,10 @@ impl Serving {
             Period::secs(1),
             Period::secs(3600),
         );
+        let RestartBudget { per, max } = self.health.restart_budget;
+        let budget = format!("{at}.health.restartBudget");
+        between(&mut found, format!("{budget}.per"), per, Period::secs(1), Period::secs(86_400));
+        in_range(&mut found, format!("{budget}.max"), max, 0, 100);
         between(&mut found, format!("{at}.maxDrain"), self.max_drain.0, Period::secs(0), Period::secs(3600));
         found
     }

@@ -215,6 +215,7 @@ impl Kubelet {
                 ready_since: seen.ready_since,
                 restarts: seen.restarts,
                 trouble: seen.trouble,
+                said: Default::default(),
             }
         };
         self.replicas.values().map(seen).collect()

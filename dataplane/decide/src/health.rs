@@ -9,8 +9,8 @@
 //! 2. for half of it: it is asked for one small inference of its own, as a request that nobody waits for;
 //! 3. for all of it: [`EngineState::Stalled`]; what has stood still for as long is aborted, new requests are
 //!    refused;
-//! 4. for half as long again: the engine's own probe is told to restart this incarnation, if one is left in
-//!    the budget.
+//! 4. for half as long again: the engine's own probe is told to restart this incarnation, if the prepaid restart
+//!    is left, or else when one is granted (see [`spend`]).
 //!
 //! Counters that can't be read are not counters that stand still: without them, the answer to that small
 //! inference decides. An engine that refuses because it is busy is alive.
@@ -24,12 +24,15 @@ use std::time::{Duration, Instant};
 
 mod doubt;
 mod hold;
+mod spend;
 #[cfg(test)]
 mod tests;
 mod work;
 
 use doubt::{Doubt, Stage};
 use hold::Hold;
+use spend::Spend;
+pub use spend::{Ask, Order, PREPAID_EVERY};
 pub use work::Work;
 
 /// What is hot about the judgement.
@@ -37,11 +40,13 @@ pub use work::Work;
 pub struct Settings {
     /// See [`outrigger_wire::serving::Health::stall_after`].
     pub stall_after: Duration,
+    /// In this time one restart may be ordered without asking; absent: none ever.
+    pub prepaid_every: Option<Duration>,
 }
 
-/// One restart is prepaid in this time, so that a sidecar heals its engine without asking anybody, and a request
-/// that kills or hangs every engine which it meets can't restart a fleet.
-pub const PREPAID_EVERY: Duration = Duration::from_secs(600);
+/// How often an engine that is up fails to answer its first inference before that is called a failure; with the
+/// pauses between, some ten seconds. It is asked further.
+const WARM_UPS: u32 = 8;
 
 /// For each this many bytes of a request that has not had its first byte answered, the bound is a second longer:
 /// about 500 tokens, which the slowest CPU engine prefills in that time.
@@ -113,6 +118,8 @@ pub enum Event {
     Counted(u64, Option<f64>),
     /// What is in the engine now.
     Load(Load),
+    /// The restart that was asked for by this number is granted; others' numbers mean nothing.
+    Granted(u64),
 }
 
 /// What has to be done. Each is answered by the event of its name.
@@ -171,13 +178,13 @@ pub struct Health {
     asked: Asked,
     stalled_since: Option<Instant>,
     restart: Option<Restart>,
-    /// When the last restart was ordered, and the one before, for when the last turns out not to be needed.
-    ordered: (Option<Instant>, Option<Instant>),
+    spend: Spend,
 }
 
 impl Health {
-    /// Nothing is known yet.
-    pub fn new(settings: Settings, now: Instant) -> Self {
+    /// Nothing is known yet, but for the restarts that a predecessor ordered, the newest last. Numbers of further
+    /// ones count from `first_number`, drawn so that they are nobody else's.
+    pub fn new(settings: Settings, ordered: Vec<Order>, first_number: u64, now: Instant) -> Self {
         Self {
             settings,
             state: EngineState::Starting,
@@ -195,7 +202,7 @@ impl Health {
             asked: Asked::default(),
             stalled_since: None,
             restart: None,
-            ordered: (None, None),
+            spend: Spend::new(ordered, first_number),
         }
     }
 
@@ -212,6 +219,21 @@ impl Health {
     /// The restart that is ordered, while it is.
     pub fn restart(&self) -> Option<&Restart> {
         self.restart.as_ref()
+    }
+
+    /// The restarts that were ordered last, the newest at the end.
+    pub fn orders(&self) -> &[Order] {
+        self.spend.orders()
+    }
+
+    /// The restart that is asked for, while it is.
+    pub fn asks(&self) -> Option<Ask> {
+        self.spend.asks()
+    }
+
+    /// Whether the engine is up and has failed to answer a first inference for so long that it is at fault.
+    pub fn warm_up_failed(&self) -> bool {
+        self.state == EngineState::Warming && self.failed_asks >= WARM_UPS
     }
 
     /// For how long nothing has moved while work was in flight, and how long that may last.
@@ -246,6 +268,7 @@ impl Health {
             Event::Probed(n, answer) if n == self.incarnation => self.probed(answer, now),
             Event::Counted(n, counters) if n == self.incarnation => self.counted(counters, now),
             Event::Load(load) => self.load = load,
+            Event::Granted(number) => self.granted(number, now),
             Event::AskedReady(..) | Event::WarmedUp(..) | Event::Probed(..) | Event::Counted(..) => {}
         }
         if self.hold.dial_due(now) {
@@ -320,6 +343,7 @@ impl Health {
         self.asked = Asked::default();
         self.stalled_since = None;
         self.restart = None;
+        self.spend.settled();
     }
 
     fn ask(&mut self, now: Instant, actions: &mut Vec<Action>) {
@@ -412,9 +436,10 @@ impl Health {
     fn recovered(&mut self) {
         self.state = EngineState::Ready;
         self.stalled_since = None;
+        self.spend.settled();
         if self.restart.take().is_some() {
             // Nobody restarted it, and it came back by itself: nothing was spent.
-            self.ordered.0 = self.ordered.1;
+            self.spend.take_back();
         }
     }
 
@@ -423,20 +448,6 @@ impl Health {
         if self.stalled_since.is_some() {
             self.recovered();
         }
-    }
-
-    fn order_restart(&mut self, since: Instant, now: Instant) {
-        let stuck = now.saturating_duration_since(since);
-        let spent = self.ordered.0.is_some_and(|at| now.saturating_duration_since(at) < PREPAID_EVERY);
-        if self.restart.is_some() || spent || stuck < self.settings.stall_after / 2 {
-            return;
-        }
-        self.ordered = (Some(now), self.ordered.0);
-        let quiet = self.quiet(now).0.as_secs();
-        self.restart = Some(Restart {
-            incarnation: self.incarnation,
-            reason: format!("no progress for {quiet}s with work in flight"),
-        });
     }
 
     fn probed(&mut self, answer: Answer, now: Instant) {

@@ -39,6 +39,7 @@ pub(super) async fn answer<S: Service>(
     let in_flight = InFlight(Rc::clone(&connection));
     let mut response = match connection.refused.get() {
         Some(bad) => {
+            service.refused_head(bad.reason());
             let status = StatusCode::from_u16(bad.status()).unwrap_or(StatusCode::BAD_REQUEST);
             Refusal::new(status, bad.reason(), bad.message()).response(Protocol::default())
         }

@@ -13,6 +13,7 @@
 pub mod action;
 pub mod check;
 pub mod document;
+pub mod healing;
 pub mod plan;
 mod report;
 pub mod revision;
@@ -29,4 +30,4 @@ pub use document::Declaration;
 pub use plan::{Event, Outcome, Plan, Waiting, Workload, plan};
 pub use routes::routes;
 pub use validate::{check_local, validate};
-pub use world::{Capacity, Declared, Evidence, Gateway, Phase, Replica, Revision, Trouble, World};
+pub use world::{Capacity, Declared, Evidence, Gateway, Phase, Replica, Revision, Said, Trouble, World};

@@ -2,7 +2,7 @@
 
 use crate::rollout::Rollout;
 use crate::world::{Revision, World};
-use crate::{report, routes, workloads};
+use crate::{healing, report, routes, workloads};
 use jiff::Timestamp;
 use outrigger_crds::status::Weights;
 use outrigger_crds::{Engine, ModelDeploymentStatus};
@@ -84,7 +84,7 @@ pub struct Event {
     pub warning: bool,
     /// One word: `Starting`, `Serving`, `CanaryStarted`, `StepReached`, `StepAdvanced`, `WeightLowered`, `Promoted`,
     /// `RolledBack`, `Blocked`, `Unblocked`, `Undecided`, `WeightMismatch`, `RevisionLost`, `Paused`, `Resumed`,
-    /// `PromotedByHand`, `ActionRefused`.
+    /// `PromotedByHand`, `ActionRefused`, `EngineRestart`.
     pub reason: String,
     /// The sentence.
     pub message: String,
@@ -107,7 +107,7 @@ impl Event {
 #[serde(rename_all = "camelCase")]
 pub struct Waiting {
     /// What for: `hold`, `samples`, `verdict`, `replicas`, `capacity`, `gateways`, `drain`, `spec`,
-    /// `hands`.
+    /// `hands`, `restarts`.
     pub what: String,
     /// Why, in a sentence.
     pub why: String,
@@ -124,6 +124,7 @@ pub fn plan(world: &World, now: Timestamp) -> Plan {
 pub(crate) fn plan_by(mut rollout: Rollout<'_>) -> Plan {
     let (world, now) = (rollout.world, rollout.now);
     rollout.decide();
+    healing::heal(&mut rollout);
     rollout.seal();
     report::report(&mut rollout);
     let status = rollout.settle();

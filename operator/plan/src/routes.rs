@@ -1,6 +1,7 @@
 //! What proxies are told: a pure function of the status that the leader wrote and of the replicas, so that any
 //! replica of the operator can serve it.
 
+use crate::healing;
 use crate::world::{Declared, Phase, Replica};
 use outrigger_crds::ModelDeploymentStatus;
 use outrigger_wire::{BasisPoints, Endpoint, EndpointConfig, RevisionId, RevisionRoute, Routes};
@@ -39,6 +40,7 @@ pub fn endpoints(
         serial: status.serial,
         model: declared.spec.model.name.clone(),
         serving: declared.spec.serving.clone(),
+        grant: healing::granted(status, replica),
     };
     replicas.iter().map(config).collect()
 }

@@ -1,9 +1,9 @@
 //! What is wanted and what is observed: the planner's whole input, but for the time.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use outrigger_crds::{Engine, ModelDeploymentSpec, ModelDeploymentStatus};
 use outrigger_verdict::Delta;
-use outrigger_wire::{DeploymentKey, EndpointId, GatewayId, RevisionId};
+use outrigger_wire::{DeploymentKey, EndpointId, EndpointReport, GatewayId, Restarts, RevisionId};
 use serde::{Deserialize, Serialize};
 
 /// One deployment's world. Neutral: pods and processes look alike.
@@ -83,6 +83,47 @@ pub struct Replica {
     /// Why it isn't getting on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<Trouble>,
+    /// What its sidecar says of its engine's restarts, see [`Replica::heard`].
+    #[serde(default, skip_serializing_if = "Said::is_nothing")]
+    pub said: Said,
+}
+
+/// What a sidecar says of its engine's restarts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Said {
+    /// Restarts that it ordered of late: number and time, the newest last.
+    pub ordered: Vec<(u64, Timestamp)>,
+    /// The restart that it asks for, and since when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asks: Option<(u64, Timestamp)>,
+}
+
+impl Said {
+    /// Whether nothing was said.
+    pub fn is_nothing(&self) -> bool {
+        self.ordered.is_empty() && self.asks.is_none()
+    }
+}
+
+impl Replica {
+    /// Takes in the newest report of its sidecar, which came at `then`.
+    pub fn heard(&mut self, report: &EndpointReport, then: Timestamp) {
+        let ago = |millis: u64| {
+            let age = SignedDuration::from_millis(i64::try_from(millis).unwrap_or(i64::MAX));
+            then.checked_sub(age).unwrap_or(Timestamp::MIN)
+        };
+        let Restarts { orders, asks } = &report.restarts;
+        self.said = Said {
+            ordered: orders.iter().map(|order| (order.number, ago(order.age_millis))).collect(),
+            asks: asks.map(|ask| (ask.number, ago(ask.age_millis))),
+        };
+        // What keeps it from being had at all weighs more, and one that is ready gets on.
+        let open = self.phase != Phase::Ready && !self.trouble.as_ref().is_some_and(|known| known.blocks);
+        if let Some(trouble) = report.trouble.clone().filter(|_| open) {
+            self.trouble = Some(Trouble { reason: trouble.reason, message: trouble.message, blocks: false });
+        }
+    }
 }
 
 /// How far a replica is.

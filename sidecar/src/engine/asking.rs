@@ -1,8 +1,9 @@
 //! A few small requests to the engine, from the control thread.
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, StatusCode, header, request::Parts};
 use outrigger_dataplane::upstream::{Endpoint, PoolOptions, RequestBody, Timeouts};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -10,10 +11,15 @@ use tokio::time::Instant;
 /// The most bytes of an answer that are read, where metrics are not asked for.
 const MAX_BODY: usize = 1 << 20;
 
+/// The most bytes of an answer that are quoted.
+const MAX_WORDS: usize = 200;
+
 /// Who asks.
 #[derive(Debug)]
 pub(crate) struct Asking {
     endpoint: Rc<Endpoint>,
+    /// What was asked last and how it was answered, in words.
+    last: RefCell<String>,
 }
 
 /// What the engine said.
@@ -50,7 +56,7 @@ impl Asking {
     pub(crate) fn new(address: &str) -> Self {
         // One question at a time; its connection is not kept for the next one, minutes later.
         let options = PoolOptions { max_idle: 0, ..PoolOptions::default() };
-        Self { endpoint: Endpoint::new(address, options) }
+        Self { endpoint: Endpoint::new(address, options), last: RefCell::default() }
     }
 
     /// A GET; `None` when there is no answer in time, or a larger one than `allowed`.
@@ -90,8 +96,24 @@ impl Asking {
             let retry_after = head.headers.contains_key(header::RETRY_AFTER);
             Some(Reply { status: head.status, retry_after, body: incoming.read(allowed).await.ok()? })
         };
-        tokio::time::timeout(within, whole).await.ok()?
+        let reply = tokio::time::timeout(within, whole).await.ok().flatten();
+        *self.last.borrow_mut() = words(&head, reply.as_ref());
+        reply
     }
+
+    /// What was asked last and how it was answered, in words.
+    pub(crate) fn last(&self) -> String {
+        self.last.borrow().clone()
+    }
+}
+
+/// `POST /v1/completions was answered 500 Internal Server Error: out of memory`.
+fn words(head: &Parts, reply: Option<&Reply>) -> String {
+    let asked = format!("{} {}", head.method, head.uri.path());
+    let Some(reply) = reply else { return format!("{asked} was not answered") };
+    let body = String::from_utf8_lossy(reply.body.get(..reply.body.len().min(MAX_WORDS)).unwrap_or_default());
+    let body: String = body.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    format!("{asked} was answered {}: {}", reply.status, body.trim())
 }
 
 /// A name as a segment of a path.

@@ -199,3 +199,40 @@ fn no_counter_drifts() {
     world.engine.open();
     assert_eq!(world.post(CHAT, PROMPT).status, 200);
 }
+
+/// proves A.2
+#[test]
+fn a_body_that_is_too_large_is_refused_in_the_protocols_shape() {
+    let world = World::start_with(crate::fake::Fake::start(), plain(), |config| config.max_body = 100);
+    world.until_state("ready");
+    let large = format!("{{\"x\":\"{}\"}}", "y".repeat(100));
+    for (path, of_error) in [(CHAT, "/error/message"), ("/v2/models/m/infer", "/error")] {
+        let reply = world.post(path, &large);
+        assert_eq!((reply.status, reply.reason()), (413, "body_too_large"));
+        assert!(reply.json().pointer(of_error).unwrap().is_string(), "{}", reply.body);
+    }
+    // One without a length is measured on its way.
+    let piece = format!("40\r\n{}\r\n", "z".repeat(64));
+    let head = format!("POST {CHAT} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n");
+    let reply =
+        receive(&mut send(world.sidecar.address(), format!("{head}{piece}{piece}0\r\n\r\n").as_bytes()));
+    assert_eq!((reply.status, reply.reason()), (413, "body_too_large"));
+    assert_eq!(world.post(CHAT, PROMPT).status, 200);
+    assert_eq!(world.state(), "ready", "that is no fault of the engine's");
+}
+
+#[test]
+fn refused_heads_are_counted_by_reason() {
+    let world = World::start(plain());
+    let fields: String = (0..200).map(|n| format!("x-{n}: y\r\n")).collect();
+    for (head, status) in [
+        ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n".to_owned(), 400),
+        (format!("GET / HTTP/1.1\r\nhost: a\r\n{fields}\r\n"), 431),
+    ] {
+        let reply = receive(&mut send(world.sidecar.address(), head.as_bytes()));
+        assert_eq!(reply.status, status);
+        let metrics = ask(world.sidecar.admin(), "GET", "/metrics", &[], "").body;
+        let line = format!("outrigger_sidecar_refused_total{{reason=\"{}\"}} 1", reply.reason());
+        assert!(metrics.contains(&line), "{line} in {metrics}");
+    }
+}

@@ -9,10 +9,13 @@
 
 mod admission;
 mod batching;
+mod budget;
 mod client;
 mod drain;
 mod fake;
 mod health;
+mod hot;
+mod pod;
 mod sim;
 mod table;
 mod world;

@@ -8,14 +8,15 @@ use outrigger_wire::{EndpointConfig, EndpointReport, EngineState};
 use std::sync::{Arc, Mutex};
 
 /// A planner's end: publishes configurations and keeps the last report.
-struct Planner {
-    address: std::net::SocketAddr,
+pub(crate) struct Planner {
+    pub(crate) address: std::net::SocketAddr,
     server: outrigger_table::Server,
     last: Arc<Mutex<Option<EndpointReport>>>,
+    pub(crate) grant: Mutex<Option<u64>>,
 }
 
 impl Planner {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let last = Arc::new(Mutex::new(None));
         let kept = last.clone();
         let (tell, told) = std::sync::mpsc::sync_channel(1);
@@ -37,20 +38,21 @@ impl Planner {
             });
         });
         let (address, server) = told.recv().unwrap();
-        Self { address, server, last }
+        Self { address, server, last, grant: Mutex::default() }
     }
 
-    fn publish(&self, serial: u64, serving: outrigger_wire::Serving) {
+    pub(crate) fn publish(&self, serial: u64, serving: outrigger_wire::Serving) {
         self.server.publish_endpoints(vec![EndpointConfig {
             endpoint: "e".into(),
             deployment: "default/d".into(),
             serial,
             model: "m".to_owned(),
             serving,
+            grant: *self.grant.lock().unwrap(),
         }]);
     }
 
-    fn last(&self) -> Option<EndpointReport> {
+    pub(crate) fn last(&self) -> Option<EndpointReport> {
         self.last.lock().unwrap().clone()
     }
 }

@@ -46,6 +46,8 @@ pub(crate) fn config(engine: SocketAddr, serving: Serving) -> Config {
         endpoint: "e".into(),
         deployment: "default/d".into(),
         socket: None,
+        helper: None,
+        max_body: 4 << 20,
         threads: 1,
         serving,
     }

@@ -4,6 +4,10 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
+fn settings(stall_after: u32) -> Settings {
+    Settings { stall_after: stall_after * SECOND, prepaid_every: Some(PREPAID_EVERY) }
+}
+
 /// An engine's health with a clock, an idle engine, and the actions that were asked for.
 struct Case {
     health: Health,
@@ -15,7 +19,7 @@ struct Case {
 impl Case {
     fn new() -> Self {
         let now = Instant::now();
-        let health = Health::new(Settings { stall_after: 30 * SECOND }, now);
+        let health = Health::new(settings(30), Vec::new(), 100, now);
         let load = Load { in_flight: 0, progress: now, stretch: Duration::ZERO };
         Self { health, now, load, actions: Vec::new() }
     }
@@ -239,6 +243,67 @@ fn one_restart_is_prepaid_and_no_more() {
     assert_eq!((case.health.state(), case.health.restart()), (EngineState::Stalled, None), "budget spent");
     case.pass(300);
     assert_eq!(case.health.restart().unwrap().incarnation, 2, "ten minutes later there is one again");
+    assert_eq!(case.health.asks(), None);
+}
+
+/// proves H.5
+#[test]
+fn a_further_restart_is_asked_for_and_its_grant_holds_for_that_stall_alone() {
+    let mut case = Case::ready();
+    case.tell(Event::Granted(101)).work().pass(50);
+    assert_eq!(case.health.orders().len(), 1, "the prepaid one");
+    case.tell(Event::HoldEnded).tell(Event::Dialled(Dial::Taken));
+    case.tell(Event::AskedReady(2, Answer::Good)).tell(Event::WarmedUp(2, Answer::Good));
+    case.work().pass(44);
+    assert_eq!(case.health.asks(), None, "not before it is due");
+    case.pass(1);
+    let ask = case.health.asks().unwrap();
+    assert_eq!((ask.incarnation, ask.since), (2, case.now));
+    case.tell(Event::Granted(ask.number - 1)).tell(Event::Granted(ask.number + 1));
+    assert_eq!((case.health.restart(), case.health.asks()), (None, Some(ask)), "others' numbers");
+    // It comes back by itself and gets stuck again: that is another ask.
+    case.tell(Event::Probed(2, Answer::Good)).tell(Event::Granted(ask.number));
+    assert_eq!((case.health.restart(), case.health.asks()), (None, None));
+    case.pass(50).tell(Event::Granted(ask.number));
+    assert_eq!(case.health.restart(), None, "the old grant is worth nothing");
+    let second = case.health.asks().unwrap();
+    assert!(second.number > ask.number);
+    case.tell(Event::Granted(second.number));
+    assert_eq!(case.health.restart().unwrap().incarnation, 2);
+    assert_eq!(case.health.orders().last().unwrap().number, second.number);
+    case.tell(Event::Granted(second.number));
+    assert_eq!(case.health.orders().len(), 2, "it is spent once");
+}
+
+/// proves H.5
+#[test]
+fn a_successor_knows_what_was_ordered_and_none_means_none() {
+    let now = Instant::now();
+    let load = Load { in_flight: 0, progress: now, stretch: Duration::ZERO };
+    let before = vec![Order { number: 7, at: now }];
+    let health = Health::new(settings(30), before, 100, now);
+    let mut case = Case { health, now, load, actions: Vec::new() };
+    case.come_up();
+    case.work().pass(100);
+    assert_eq!((case.health.restart(), case.health.asks().is_some()), (None, true));
+    let mut case = Case::ready();
+    case.tell(Event::Settings(Settings { prepaid_every: None, ..settings(30) })).work().pass(2000);
+    assert_eq!((case.health.restart(), case.health.asks().is_some()), (None, true));
+}
+
+/// proves H.4
+#[test]
+fn a_warm_up_that_fails_for_good_is_told_and_tried_further() {
+    let mut case = Case::new();
+    case.tell(Event::Tick).tell(Event::Dialled(Dial::Taken)).tell(Event::AskedReady(1, Answer::Good)).take();
+    for _ in 0..WARM_UPS {
+        assert!(!case.health.warm_up_failed());
+        case.tell(Event::WarmedUp(1, Answer::Bad)).pass(2);
+        assert_eq!(case.take(), [Action::WarmUp(1)]);
+    }
+    assert!(case.health.warm_up_failed());
+    case.tell(Event::WarmedUp(1, Answer::Good));
+    assert_eq!((case.health.state(), case.health.warm_up_failed()), (EngineState::Ready, false));
 }
 
 #[test]
@@ -255,7 +320,7 @@ fn an_idle_engine_is_never_stuck() {
 fn a_changed_bound_holds_at_once() {
     let mut case = Case::ready();
     case.work().pass(5);
-    case.tell(Event::Settings(Settings { stall_after: 5 * SECOND }));
+    case.tell(Event::Settings(settings(5)));
     assert_eq!(case.health.state(), EngineState::Stalled);
 }
 

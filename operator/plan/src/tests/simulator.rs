@@ -313,6 +313,7 @@ impl Sim {
             ready_since: None,
             restarts: Vec::new(),
             trouble: None,
+            said: Default::default(),
         });
     }
 
