@@ -17,7 +17,11 @@ kind: ModelDeployment
 metadata: {name: demo}
 spec:
   model: {name: demo}
-  engine: {kind: vLLM, image: 'outrigger/engine-sim:0.1.0', args: [--model, demo]}
+  engine:
+    kind: vLLM
+    image: outrigger/engine-sim:0.1.0
+    args: [--model, demo]
+    podTemplate: {spec: {securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}}}
   scale: {replicas: 2}
 ";
 
