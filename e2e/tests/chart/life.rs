@@ -2,6 +2,7 @@
 //! model that serves all the while.
 
 use crate::set_up::{NAMESPACE, RELEASE, SETS, chart, objects, pods, text, words};
+use outrigger_e2e::caller::{Callers, complete};
 use outrigger_e2e::cluster::{Cluster, Namespace};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -116,8 +117,8 @@ fn a_model_serves_through_the_charts_whole_life() {
     let cluster = installed.cluster;
     // Its --wait would wait for hooks only, and they are waited for anyway.
     cluster.helm(&["test", RELEASE, "-n", NAMESPACE, "--timeout=180s"]).unwrap();
-    let tried = cluster.json(&["get", "modeldeployments,pods", "-l", "app.kubernetes.io/component=test"]);
-    assert_eq!(tried.unwrap()["items"], json!([]), "a test that passed leaves nothing");
+    let tried = ["get", "modeldeployments", "-n", NAMESPACE];
+    assert_eq!(cluster.json(&tried).unwrap()["items"], json!([]), "a test that passed leaves nothing");
 
     let models = cluster.restricted_namespace("chart-models").unwrap();
     models.apply(MODEL).unwrap();
@@ -125,6 +126,10 @@ fn a_model_serves_through_the_charts_whole_life() {
     let before = running(&models);
     assert_eq!(before.len(), 2);
     let bundles = installed.wait_ca();
+    let gateway = address(cluster, NAMESPACE, "outrigger-gateway");
+    let answers = || Ok(complete(&gateway, "demo", 4, false)?.status == 200);
+    cluster.wait_until(models.name(), "a first answer", STARTS, answers).unwrap();
+    let callers = Callers::start(&gateway, "demo", 2, 8, false, Duration::from_millis(20));
 
     installed.chart(&["upgrade"], &["--set=gateway.replicas=3,logLevel=debug,webhooks.timeoutSeconds=4"]);
     assert_eq!(installed.ca_bundles(), bundles, "an upgrade took the authority away");
@@ -135,11 +140,15 @@ fn a_model_serves_through_the_charts_whole_life() {
     assert_eq!(installed.ca_bundles(), bundles, "a rollback put another authority in place");
     assert_eq!(running(&models), before, "a rollback touched the model");
     assert_eq!(installed.gateways()["spec"]["replicas"], 2);
+    let tally = callers.stop();
+    assert!(tally.failed == 0 && tally.all() > 100, "gateways were replaced under traffic: {tally:?}");
 
     installed.helm(&["uninstall", RELEASE]);
     assert_eq!(running(&models), before, "to uninstall touched the model");
     models.kubectl(&["get", "modeldeployment", "demo"]).expect("the definition is kept");
     nothing_is_left(cluster);
+    let service = address(cluster, models.name(), "demo");
+    assert_eq!(complete(&service, "demo", 4, false).unwrap().status, 200, "the model serves without us");
     // Nobody stands in the way of pods that ask for a sidecar: they start without one.
     models.apply(&labelled_pod()).unwrap();
 
@@ -149,6 +158,12 @@ fn a_model_serves_through_the_charts_whole_life() {
     models.kubectl(&["delete", "modeldeployment", "demo", "--timeout=60s"]).unwrap();
     let gone = || Ok(running(&models).is_empty());
     cluster.wait_until(models.name(), "the model's pods to go", STARTS, gone).unwrap();
+}
+
+/// A Service's address and port.
+fn address(cluster: &Cluster, namespace: &str, service: &str) -> String {
+    let path = "jsonpath={.spec.clusterIP}:{.spec.ports[0].port}";
+    cluster.kubectl(&["get", "service", service, "-n", namespace, "-o", path]).unwrap().trim().to_owned()
 }
 
 fn labelled_pod() -> String {
