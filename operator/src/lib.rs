@@ -19,6 +19,7 @@ pub mod pod;
 pub mod program;
 pub mod render;
 pub mod trust;
+pub mod upgrade;
 pub mod watch;
 pub mod webhook;
 

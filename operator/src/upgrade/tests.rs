@@ -1,0 +1,286 @@
+//! The upgrade over drawn clusters: kubelets that restart containers late, images that can't be had or don't work,
+//! leaders that are replaced.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
+
+use super::act::{pre_pull, pre_pull_name, swap_patch};
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+const OLD: &str = "outrigger/sidecar:0.1.0";
+const NEW: &str = "outrigger/sidecar:0.1.1";
+
+/// What is wrong with the new image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Image {
+    Good,
+    /// No node can pull it.
+    Missing,
+    /// It ends at once.
+    Crashes,
+    /// It runs and never gets ready.
+    NeverReady,
+}
+
+/// A pod as it is, behind what is shown of it.
+#[derive(Clone, Debug)]
+struct Truth {
+    shown: PodImage,
+    /// Seconds until the kubelet has done what it was told, and what it runs then.
+    changing: Option<(i64, String)>,
+    /// Seconds until it is ready.
+    rising: Option<i64>,
+    /// Away for a reason of its own.
+    sick: bool,
+    touched: bool,
+}
+
+struct Cluster {
+    now: Timestamp,
+    image: Image,
+    pods: Vec<Truth>,
+    pulls: BTreeMap<String, Pull>,
+    memory: Memory,
+    halted: Option<String>,
+    delay: i64,
+}
+
+impl Cluster {
+    fn new(deployments: &[usize], image: Image, delay: i64, sick: &BTreeSet<usize>) -> Self {
+        let now: Timestamp = "2026-11-21T08:00:00Z".parse().unwrap();
+        let ago = now.checked_sub(SignedDuration::from_secs(3600)).unwrap();
+        let mut pods = Vec::new();
+        for (deployment, replicas) in deployments.iter().enumerate() {
+            for replica in 0..*replicas {
+                let n = pods.len();
+                let sick = sick.contains(&n);
+                let shown = PodImage {
+                    namespace: "models".into(),
+                    name: format!("d{deployment}-{replica}"),
+                    uid: format!("uid-{n}"),
+                    deployment: format!("models/d{deployment}"),
+                    node: Some(format!("node-{}", n % 3)),
+                    image: OLD.into(),
+                    ready_since: (!sick).then_some(ago),
+                    restarts: 0,
+                    waiting: None,
+                    terminating: false,
+                };
+                pods.push(Truth { shown, changing: None, rising: None, sick, touched: false });
+            }
+        }
+        let memory = Memory::new(now);
+        Self { now, image, pods, pulls: BTreeMap::new(), memory, halted: None, delay }
+    }
+
+    fn shown(&self) -> Vec<PodImage> {
+        self.pods.iter().map(|pod| pod.shown.clone()).collect()
+    }
+
+    /// One look, and what it asks for. Returns whether something was done.
+    fn look(&mut self) -> bool {
+        let shown = self.shown();
+        let step = next(&shown, &self.pulls, NEW, self.now, &self.memory);
+        assert_eq!(
+            step,
+            next(&shown, &self.pulls, NEW, self.now, &self.memory),
+            "the same world, another step"
+        );
+        self.memory = step.memory;
+        let mut done = false;
+        for action in step.actions {
+            match action {
+                Action::PrePull { node } => {
+                    assert!(!self.pulls.contains_key(&node));
+                    let pull = Pull { image: NEW.into(), since: self.now, state: Pulled::Waiting };
+                    self.pulls.insert(node, pull);
+                }
+                Action::EndPrePull { node } => drop(self.pulls.remove(&node).unwrap()),
+                Action::Swap { name, uid, image, .. } => {
+                    let delay = self.delay;
+                    let pod = self.pods.iter_mut().find(|pod| pod.shown.uid == uid).unwrap();
+                    assert_eq!(pod.shown.name, name);
+                    if image == NEW {
+                        let node = pod.shown.node.as_ref().unwrap();
+                        assert_eq!(self.pulls[node].state, Pulled::Here, "before it is there");
+                        pod.touched = true;
+                    } else {
+                        assert_eq!(image, OLD);
+                    }
+                    pod.changing = Some((delay, image));
+                }
+                Action::Halt { reason } => {
+                    self.halted = Some(reason);
+                    continue;
+                }
+                Action::Wait { .. } => continue,
+            }
+            done = true;
+        }
+        done
+    }
+
+    fn pass(&mut self) {
+        self.now = self.now.checked_add(SignedDuration::from_secs(1)).unwrap();
+        let (now, image) = (self.now, self.image);
+        for pull in self.pulls.values_mut().filter(|pull| pull.state == Pulled::Waiting) {
+            let age = now.duration_since(pull.since).as_secs();
+            match image {
+                Image::Missing if age >= 35 => pull.state = Pulled::Failed("ErrImagePull: not found".into()),
+                Image::Missing => {}
+                _ if age >= 5 => pull.state = Pulled::Here,
+                _ => {}
+            }
+        }
+        for pod in &mut self.pods {
+            if let Some((left, to)) = pod.changing.take() {
+                pod.shown.image = to.clone();
+                // It drains, and takes nothing new.
+                pod.shown.ready_since = None;
+                if left > 0 {
+                    pod.changing = Some((left - 1, to));
+                    continue;
+                }
+                pod.shown.restarts += 1;
+                let bad = to == NEW;
+                pod.shown.waiting = (bad && image == Image::Crashes)
+                    .then(|| ("CrashLoopBackOff".to_owned(), "back-off 10s".to_owned()));
+                pod.rising = (!bad || image == Image::Good).then_some(2);
+            } else if let Some(left) = pod.rising.take() {
+                if left > 0 {
+                    pod.rising = Some(left - 1);
+                } else if !pod.sick {
+                    pod.shown.ready_since = Some(now);
+                }
+            }
+        }
+    }
+
+    fn check(&self) {
+        let mut away: BTreeMap<&str, usize> = BTreeMap::new();
+        for pod in &self.pods {
+            // Between two touches it is away because of us, and one that wasn't ready before isn't.
+            let ours = pod.touched && pod.shown.ready_since.is_none() && !pod.sick;
+            *away.entry(&pod.shown.deployment).or_default() += usize::from(ours);
+        }
+        assert!(away.values().all(|n| *n <= 1), "{away:?} at {}: {:#?}", self.now, self.memory);
+        if self.image != Image::Good {
+            assert!(self.pods.iter().filter(|pod| pod.touched).count() <= 1, "a bad image spread");
+        }
+    }
+
+    /// Looks every two seconds, for so long.
+    fn run(&mut self, seconds: i64, new_leader_at: i64) -> i64 {
+        let mut last = 0;
+        for second in 0..seconds {
+            if second == new_leader_at {
+                self.memory = Memory::new(self.now);
+            }
+            if second % 2 == 0 && self.look() {
+                last = second;
+            }
+            self.check();
+            self.pass();
+            self.check();
+        }
+        last
+    }
+}
+
+fn cases() -> ProptestConfig {
+    let asked = std::env::var_os("PROPTEST_CASES").is_some();
+    let cases = if asked { ProptestConfig::default().cases } else { 40 };
+    ProptestConfig { cases, max_shrink_iters: 1000, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    /// proves H.5
+    #[test]
+    fn a_good_image_reaches_every_pod_one_of_a_deployment_at_a_time(
+        deployments in prop::collection::vec(1usize..4, 1..8),
+        delay in 0i64..40,
+        sick in prop::collection::btree_set(0usize..20, 0..3),
+        new_leader_at in 0i64..300,
+    ) {
+        let mut cluster = Cluster::new(&deployments, Image::Good, delay, &sick);
+        let ready = cluster.pods.iter().any(|pod| !pod.sick);
+        let last = cluster.run(3600, new_leader_at);
+        let left = cluster.pods.iter().filter(|pod| pod.shown.image != NEW).count();
+        prop_assert!(!ready || left == 0, "{left} left: {:#?}", cluster.memory);
+        prop_assert!(last < 3500, "it goes on for ever");
+        prop_assert!(!ready || cluster.pulls.is_empty(), "{:?}", cluster.pulls);
+        prop_assert_eq!(cluster.halted, None);
+        prop_assert!(cluster.pods.iter().all(|pod| pod.shown.restarts <= 1), "swapped twice");
+    }
+
+    /// proves H.5
+    #[test]
+    fn a_bad_image_touches_one_pod_at_most_and_that_one_is_given_back(
+        deployments in prop::collection::vec(1usize..4, 1..8),
+        image in prop_oneof![Just(Image::Missing), Just(Image::Crashes), Just(Image::NeverReady)],
+        delay in 0i64..40,
+    ) {
+        let mut cluster = Cluster::new(&deployments, image, delay, &BTreeSet::new());
+        cluster.run(1800, -1);
+        prop_assert!(cluster.halted.is_some());
+        let shown = cluster.shown();
+        prop_assert!(shown.iter().all(|pod| pod.image == OLD && pod.ready_since.is_some()), "{shown:#?}");
+        let touched = cluster.pods.iter().filter(|pod| pod.touched).count();
+        prop_assert_eq!(touched, usize::from(image != Image::Missing));
+    }
+}
+
+#[test]
+fn what_halted_it_is_said_in_words() {
+    let mut cluster = Cluster::new(&[2], Image::Missing, 0, &BTreeSet::new());
+    cluster.run(120, -1);
+    assert_eq!(
+        cluster.halted.as_deref(),
+        Some("outrigger/sidecar:0.1.1 can't be had on node node-0: ErrImagePull: not found")
+    );
+    let mut cluster = Cluster::new(&[2], Image::Crashes, 0, &BTreeSet::new());
+    cluster.run(300, -1);
+    assert_eq!(
+        cluster.halted.as_deref(),
+        Some(
+            "models/d0-0 did not come back with outrigger/sidecar:0.1.1: CrashLoopBackOff: back-off 10s; it is \
+             given outrigger/sidecar:0.1.0 again"
+        )
+    );
+}
+
+/// The next image is another chance, and begins where the bad one was tried.
+#[test]
+fn a_better_image_ends_a_halt() {
+    let mut cluster = Cluster::new(&[2, 1], Image::Crashes, 0, &BTreeSet::new());
+    cluster.run(200, -1);
+    assert!(cluster.memory.halted.is_some());
+    let better = "outrigger/sidecar:0.1.2";
+    let step = next(&cluster.shown(), &BTreeMap::new(), better, cluster.now, &cluster.memory);
+    assert_eq!(step.memory.halted, None);
+    assert!(matches!(step.actions[..], [Action::PrePull { .. }]), "{:?}", step.actions);
+}
+
+#[test]
+fn a_swap_names_the_sidecar_alone_and_a_pull_holds_nothing() {
+    let patch = swap_patch("u", NEW);
+    assert_eq!(patch["spec"], serde_json::json!({"initContainers": [{"name": "outrigger", "image": NEW}]}));
+    let settings = Settings {
+        namespace: "outrigger-system".into(),
+        image: NEW.into(),
+        pull_policy: Some("Never".into()),
+    };
+    let pod = serde_json::to_value(pre_pull(&settings, "node-1")).unwrap();
+    assert_eq!(pod["spec"]["containers"][0]["image"], NEW);
+    assert_eq!(pod["spec"]["nodeName"], "node-1");
+    assert_eq!(pod["spec"]["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pod["spec"]["containers"][0]["securityContext"]["capabilities"]["drop"][0], "ALL");
+    let long = "n".repeat(253);
+    for node in ["node-1", "a.b-c.", long.as_str()] {
+        let name = pre_pull_name(node);
+        assert!(name.len() <= 253 && name.ends_with(|c: char| c.is_ascii_alphanumeric()), "{name}");
+    }
+    assert_ne!(pre_pull_name(&format!("{long}a")), pre_pull_name(&format!("{long}b")));
+}
