@@ -4,7 +4,7 @@ use crate::check::Check;
 use crate::render::Installation;
 use clap::{Parser, Subcommand};
 use outrigger_dataplane::config::{EX_USAGE, Mistakes};
-use outrigger_wire::{Mistake, Period};
+use outrigger_wire::Mistake;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
@@ -79,8 +79,9 @@ struct Flags {
     /// Where /livez, /readyz, /metrics and /status are, ip:port or :port.
     #[arg(long, env = "OUTRIGGER_ADMIN", default_value = ":9001")]
     admin: String,
-    /// How long the certificate authority is valid, 1m to 87600h; it is renewed at two thirds of that.
-    #[arg(long, env = "OUTRIGGER_CA_LIFETIME", default_value = "8760h")]
+    /// How long the certificate authority is valid, in seconds, a minute to ten years; it is followed by another one
+    /// after two thirds of that.
+    #[arg(long, env = "OUTRIGGER_CA_LIFETIME", default_value = "31536000")]
     ca_lifetime: String,
 }
 
@@ -196,12 +197,12 @@ impl Config {
             let message = format!("`{policy}` is not known; allowed: {}", policies.join(", "));
             mistakes.push(Mistake::new("--image-pull-policy", message));
         }
-        let lifetime: Option<Period> =
-            mistakes.parse("--ca-lifetime", Some(&flags.ca_lifetime), "a time, such as 8760h");
-        let lifetime = lifetime.filter(|lifetime| {
-            let fits = (Period::secs(60)..=Period::secs(87_600 * 3600)).contains(lifetime);
+        let allowed = "60 to 315360000";
+        let lifetime: Option<u64> = mistakes.parse("--ca-lifetime", Some(&flags.ca_lifetime), allowed);
+        let lifetime = lifetime.filter(|seconds| {
+            let fits = (60..=315_360_000).contains(seconds);
             if !fits {
-                let message = format!("{lifetime} is out of range; allowed: 1m to 87600h");
+                let message = format!("{seconds} is out of range; allowed: {allowed}");
                 mistakes.push(Mistake::new("--ca-lifetime", message));
             }
             fits
@@ -217,7 +218,7 @@ impl Config {
             table_listen: table_listen?,
             webhook_listen: webhook_listen?,
             admin: admin?,
-            ca_lifetime: lifetime?.get(),
+            ca_lifetime: Duration::from_secs(lifetime?),
             installation: Installation {
                 namespace: flags.namespace.clone(),
                 table: format!("{}.{}.svc:{table_port}", flags.service, flags.namespace),
@@ -269,7 +270,7 @@ mod tests {
             "--admin",
             "nowhere",
             "--ca-lifetime",
-            "1s",
+            "1",
         ]);
         assert!(config.is_none());
         for (name, word) in [
@@ -279,7 +280,7 @@ mod tests {
             ("--sidecar-image", "name:tag"),
             ("--image-pull-policy", "IfNotPresent"),
             ("--admin", ":port"),
-            ("--ca-lifetime", "1m to"),
+            ("--ca-lifetime", "60 to"),
         ] {
             let found = mistakes.iter().find(|mistake| mistake.starts_with(name));
             assert!(found.is_some_and(|mistake| mistake.contains(word)), "{name}: {mistakes:#?}");
