@@ -108,12 +108,14 @@ impl Trust {
     async fn try_start(client: &Client, settings: &Settings) -> Result<Ring, TrustError> {
         let store = Store::new(client, settings);
         let (authorities, _) = store.keep(&settings.times, |authorities, _| authorities.clone()).await?;
-        Ring::new(settings.me.clone(), settings.times, authorities, Timestamp::now()).map_err(TrustError::Signing)
+        Ring::new(settings.me.clone(), settings.times, authorities, Timestamp::now())
+            .map_err(TrustError::Signing)
     }
 
     /// For [`outrigger_table::Server::serve_tls`].
     pub fn door(&self) -> Door {
-        let reviews = TokenReviews::new(self.client.clone(), &self.settings.me.namespace, &self.settings.gateway);
+        let reviews =
+            TokenReviews::new(self.client.clone(), &self.settings.me.namespace, &self.settings.gateway);
         Door::new(self.ring.table(), Arc::new(Registrar::new(Arc::clone(&self.ring), Arc::new(reviews))))
     }
 
@@ -283,7 +285,8 @@ impl Store {
 
     /// Writes it; `false` when another replica has written in between.
     async fn write(&self, found: Option<Secret>, authorities: &Authorities) -> Result<bool, TrustError> {
-        let params = PostParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let params =
+            PostParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let exists = found.is_some();
         let secret = filled(found.unwrap_or_default(), authorities);
         let written = match exists {

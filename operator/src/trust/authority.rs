@@ -94,9 +94,9 @@ impl Signer {
 
     /// One from the Secret.
     fn read(certificate: String, key: String, name: &str) -> Result<Self, String> {
-        let span = span(&certificate).map_err(|why| format!("{name}.crt {why}"))?;
+        let span = span(&certificate).map_err(|why| format!("{name}.crt: {why}"))?;
         let pair = KeyPair::from_pem(&key).map_err(|error| format!("{name}.key is no key: {error}"))?;
-        let public = public_key(&certificate).map_err(|why| format!("{name}.crt {why}"))?;
+        let public = public_key(&certificate).map_err(|why| format!("{name}.crt: {why}"))?;
         match public == pair.subject_public_key_info() {
             true => Ok(Self { certificate, key, span }),
             false => Err(format!("{name}.key is not the key of {name}.crt")),
@@ -117,16 +117,14 @@ impl Signer {
         let expires = after(now, life).min(self.span.expires);
         let mut params = held(now, expires);
         let uri = match subject {
-            Subject::Client(identity) => Some(identity.uri()?),
-            Subject::Server { .. } => None,
+            Subject::Client(identity) => identity.uri()?,
+            Subject::Server { .. } => String::new(),
         };
         let signed = || {
             match subject {
                 Subject::Client(_) => {
                     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-                    for uri in uri {
-                        params.subject_alt_names.push(SanType::URI(uri.try_into()?));
-                    }
+                    params.subject_alt_names.push(SanType::URI(uri.try_into()?));
                 }
                 Subject::Server { names, address } => {
                     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -257,7 +255,7 @@ impl Authorities {
         let current = signer("tls")?.ok_or("tls.crt and tls.key are missing")?;
         let next = signer("next")?.map(|next| (next, time(PUBLISHED)));
         let old = text("old.crt")?.map(|old| span(&old).map(|_| old)).transpose();
-        let old = old.map_err(|why| format!("old.crt {why}"))?;
+        let old = old.map_err(|why| format!("old.crt: {why}"))?;
         // An old one without a time: kept as if it had been replaced when the current one was made, or later.
         let old = old.map(|old| (old, time(REPLACED).unwrap_or(current.span.made)));
         Ok(Self { current, next, old })
@@ -300,3 +298,6 @@ fn span(pem: &str) -> Result<Span, String> {
 fn public_key(pem: &str) -> Result<Vec<u8>, String> {
     parsed(pem, |certificate| Some(certificate.public_key().raw.to_vec()))
 }
+
+#[cfg(test)]
+mod tests;

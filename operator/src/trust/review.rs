@@ -98,3 +98,6 @@ pub fn identity(status: &TokenReviewStatus, gateway: &str) -> Result<Identity, R
         false => Ok(Identity::Endpoint(uid.into())),
     }
 }
+
+#[cfg(test)]
+mod tests;

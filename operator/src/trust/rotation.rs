@@ -115,3 +115,6 @@ pub(crate) fn after(time: Timestamp, duration: Duration) -> Timestamp {
         .and_then(|duration| time.checked_add(duration).ok())
         .unwrap_or(Timestamp::MAX)
 }
+
+#[cfg(test)]
+mod tests;
