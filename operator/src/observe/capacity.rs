@@ -152,6 +152,13 @@ fn split_reasons(text: &str) -> Vec<String> {
 
 /// `2 node(s) didn't match Pod's node affinity/selector` → `2 nodes don't match its node selector or affinity`.
 fn other_reason(count: u32, text: &str) -> String {
+    if let Some(claim) = text.strip_prefix("persistentvolumeclaim \"") {
+        let name = claim.split('"').next().unwrap_or_default();
+        return format!("PersistentVolumeClaim {name} does not exist");
+    }
+    if text.starts_with("pod has unbound immediate PersistentVolumeClaims") {
+        return "a PersistentVolumeClaim of it is not bound to a volume".to_owned();
+    }
     let Some(rest) = text.strip_prefix("node(s) ") else {
         return if count > 0 { format!("{count} {text}") } else { text.to_owned() };
     };
@@ -200,7 +207,7 @@ fn in_vain(pod: &Pod, answer: &Answer, all: &[&Pod], nodes: &Nodes) -> Trouble {
     let mut short: Vec<(bool, String)> = Vec::new();
     let mut drains = !answer.short.is_empty();
     for (count, resource) in &answer.short {
-        let need = wants.get(resource).copied().unwrap_or(if resource == "pods" { 1.0 } else { 0.0 });
+        let need = wants.get(resource).copied().unwrap_or_default();
         let left = nodes.left(resource);
         let everywhere = answer.nodes > 0 && *count >= answer.nodes;
         short.push((
@@ -236,6 +243,9 @@ fn reason_of(message: &str) -> &'static str {
 
 /// `needs 1 × nvidia.com/gpu, 0 of 2 free`.
 fn shortage(resource: &str, need: Amount, left: &Left, everywhere: bool, counted_usage: bool) -> String {
+    if resource == "pods" {
+        return "every node has as many pods as it may".to_owned();
+    }
     let needs = format!("needs {}", in_words(resource, need));
     if left.nodes == 0 {
         return format!("{needs}, no node has any");

@@ -43,7 +43,7 @@ fn exceeded(why: &str) -> Option<Told> {
         })
         .collect();
     let lines = if lines.is_empty() { sentence(why) } else { lines.join("; ") };
-    Some(("QuotaExceeded", format!("quota {name} is used up: {lines}")))
+    Some(("QuotaExceeded", format!("quota {name} leaves too little: {lines}")))
 }
 
 /// `failed quota: gpus: must specify limits.cpu for: engine; limits.memory for: engine`

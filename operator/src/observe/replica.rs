@@ -78,24 +78,27 @@ pub(super) fn engine(pod: &Pod) -> Option<&ContainerStatus> {
     pod.status.container_statuses.iter().find(|status| status.name == names::ENGINE_CONTAINER)
 }
 
-/// When the engine restarted, newest last, the last sixteen: those that were known before and what this pod adds.
+/// When the engine restarted, newest last, the last sixteen: those that were known before and what this pod adds. A
+/// restart counts from the end of the run before it.
 ///
 /// A pod tells how often, and of the newest alone when. So whoever watches keeps what this returned for the same pod
 /// and passes it again. Who begins (a new leader) puts those that it did not see evenly between the pod's start and
-/// the newest. What a node did (a reboot, an eviction) is no restart of the engine's.
+/// the newest. What a node did (a reboot, an eviction), and the end of a pod that leaves, is no restart of the engine's.
 pub fn restarts(previous: &[Timestamp], pod: &Pod) -> Vec<Timestamp> {
     let mut known = previous.to_vec();
-    let Some(engine) = engine(pod) else { return known };
-    let last = engine.last_state.terminated.as_ref().filter(|_| engine.restart_count > 0);
+    let leaves = pod.metadata.deletion_timestamp.is_some() || has_ended(pod);
+    let Some(engine) = engine(pod).filter(|_| !leaves) else { return known };
+    let now = engine.state.terminated.as_ref();
+    let last = now.or(engine.last_state.terminated.as_ref());
     let Some(last) = last.filter(|last| !is_nodes_fault(last)) else { return known };
     let Some(newest) = last.finished_at.as_ref().map(|time| time.0) else { return known };
     if known.last().is_some_and(|known| *known >= newest) {
         return known;
     }
     if let (true, Some(start)) = (known.is_empty(), pod.status.start_time.as_ref()) {
-        // While it waits to be started again, its last end is not counted yet.
-        let waits = i32::from(engine.state.waiting.is_some());
-        known = spread(start.0, newest, engine.restart_count.saturating_add(waits));
+        // While it doesn't run, its last end is not among the restarts yet.
+        let ended = i32::from(engine.state.running.is_none());
+        known = spread(start.0, newest, engine.restart_count.saturating_add(ended));
     }
     known.push(newest);
     let surplus = known.len().saturating_sub(MOST_RESTARTS);

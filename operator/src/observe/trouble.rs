@@ -36,7 +36,7 @@ struct Found {
 /// What says most about why this pod isn't ready; the scheduler's and the quota's reasons are
 /// [`capacity`](super::capacity)'s.
 pub fn trouble(pod: &Pod) -> Option<Trouble> {
-    let mut found: Vec<Found> = lost(pod).into_iter().collect();
+    let mut found: Vec<Found> = lost(pod).into_iter().chain(prepared(pod)).collect();
     for (status, declared) in containers(pod) {
         found.extend(of_container(pod, status, declared));
     }
@@ -73,6 +73,14 @@ fn lost(pod: &Pod) -> Option<Found> {
     }
     let node = pod.spec.node_name.as_deref().unwrap_or("of the pod");
     Some(Found { rank: 90, trouble: own("NodeLost", format!("node {node} does not answer")) })
+}
+
+/// Nothing of it can start before its node has its volumes and its network. What is missing only events tell.
+fn prepared(pod: &Pod) -> Option<Found> {
+    let sandbox = condition(&pod.status.conditions, "PodReadyToStartContainers")?;
+    let node = pod.spec.node_name.as_deref().filter(|_| sandbox.status == "False")?;
+    let message = format!("node {node} prepares its volumes and network");
+    Some(Found { rank: 5, trouble: own("Preparing", message) })
 }
 
 /// The revision's own trouble, or passing: not told as blocked.
@@ -124,6 +132,9 @@ fn of_container(pod: &Pod, status: &ContainerStatus, declared: Option<&Container
     }
     let crashes =
         status.state.waiting.as_ref().is_some_and(|w| w.reason.as_deref() == Some("CrashLoopBackOff"));
+    if is_start_error(end) {
+        return Some(Found { rank: 75, trouble: blocks("CannotStart", text) });
+    }
     let reason = match (is_out_of_memory(end), crashes || again > 1) {
         (true, _) => "OutOfMemory",
         (false, true) => "CrashLoop",
@@ -147,6 +158,11 @@ fn is_out_of_memory(end: &Terminated) -> bool {
     end.reason.as_deref() == Some("OOMKilled")
 }
 
+/// There was nothing to run: no such program, no permission to execute it.
+fn is_start_error(end: &Terminated) -> bool {
+    matches!(end.reason.as_deref(), Some("StartError" | "ContainerCannotRun"))
+}
+
 fn end_in_words(name: &str, end: &Terminated, declared: Option<&Container>) -> String {
     if is_out_of_memory(end) {
         return match declared.and_then(|declared| declared.resources.limits.get("memory")) {
@@ -157,7 +173,7 @@ fn end_in_words(name: &str, end: &Terminated, declared: Option<&Container>) -> S
     if is_nodes_fault(end) {
         return format!("{name} ended with its node");
     }
-    if matches!(end.reason.as_deref(), Some("StartError" | "ContainerCannotRun")) {
+    if is_start_error(end) {
         return format!("{name} can't be started: {}", cause(end.message.as_deref().unwrap_or_default()));
     }
     match (end.exit_code, end.message.as_deref().map(plain).filter(|message| !message.is_empty())) {
@@ -234,7 +250,8 @@ fn cause(message: &str) -> String {
         "failed to generate container ",
     ];
     let start = inner.iter().filter_map(|marker| text.rfind(marker).map(|at| at + marker.len())).max();
-    sentence(start.and_then(|start| text.get(start..)).unwrap_or(&text))
+    // A runtime's error without a code ends so.
+    sentence(start.and_then(|start| text.get(start..)).unwrap_or(&text).trim_end_matches(": unknown"))
 }
 
 /// Why a pod that has ended did not run where it was put: turned away by its node, or evicted from it.
