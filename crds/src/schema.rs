@@ -104,6 +104,7 @@ pub(crate) fn serving(schema: &mut Schema) {
         period("timeouts.idle", "1ms", "24h"),
         period("timeouts.total", "1ms", "24h"),
         period("health.stallAfter", "1s", "1h"),
+        period("health.restartBudget.per", "1s", "24h"),
         period("maxDrain", "0s", "1h"),
     ];
     rules.push(rule(

@@ -47,12 +47,32 @@ use std::collections::BTreeMap;
         description = "The canary's share of callers"
     ),
     printcolumn(
+        name = "Replicas",
+        type_ = "integer",
+        json_path = ".status.replicas",
+        description = "Replicas of all revisions"
+    ),
+    printcolumn(
         name = "Available",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Available\")].status",
         description = "Whether requests are served"
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Model",
+        type_ = "string",
+        json_path = ".spec.model.name",
+        description = "What clients ask for",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Image",
+        type_ = "string",
+        json_path = ".spec.engine.image",
+        description = "The declared engine",
+        priority = 1
+    ),
     printcolumn(
         name = "Message",
         type_ = "string",
