@@ -8,7 +8,7 @@ mod sections;
 mod terminal;
 #[cfg(test)]
 mod tests;
-mod words;
+pub(crate) mod words;
 
 pub use terminal::Terminal;
 

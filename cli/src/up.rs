@@ -13,7 +13,7 @@ mod container;
 mod file;
 mod kubelet;
 mod log;
-mod output;
+pub(crate) mod output;
 mod ports;
 mod probe;
 mod process;

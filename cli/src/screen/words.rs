@@ -7,7 +7,7 @@ use outrigger_wire::{BasisPoints, RevisionId};
 use std::time::Duration;
 
 /// One or two sentences that say what is happening to somebody who sees this for the first time.
-pub(super) fn happening(view: &View) -> String {
+pub(crate) fn happening(view: &View) -> String {
     match &view.phase {
         Phase::Starting => starting(view),
         Phase::Available => match &view.stable {
@@ -94,7 +94,7 @@ fn number(view: &View, step: &StepView) -> Option<String> {
 }
 
 /// What is judged, in words.
-pub(super) const fn metric(metric: Metric) -> &'static str {
+pub(crate) const fn metric(metric: Metric) -> &'static str {
     match metric {
         Metric::Errors => "errors",
         Metric::TimeToFirstToken => "first token",
@@ -103,7 +103,7 @@ pub(super) const fn metric(metric: Metric) -> &'static str {
 }
 
 /// A verdict in words.
-pub(super) const fn verdict(verdict: &Verdict) -> &'static str {
+pub(crate) const fn verdict(verdict: &Verdict) -> &'static str {
     match verdict {
         Verdict::Pass => "pass",
         Verdict::Fail => "FAIL",
@@ -114,7 +114,7 @@ pub(super) const fn verdict(verdict: &Verdict) -> &'static str {
 }
 
 /// The new and the old revision's value: `6.1% / 1.0%`.
-pub(super) fn compared(judged: &MetricVerdict) -> Option<String> {
+pub(crate) fn compared(judged: &MetricVerdict) -> Option<String> {
     let value = |v: f64| match judged.metric {
         Metric::Errors => format!("{:.1}%", v * 100.0),
         _ => millis(v),
@@ -126,7 +126,7 @@ pub(super) fn compared(judged: &MetricVerdict) -> Option<String> {
 }
 
 /// How many of the canary's requests an undecided verdict rests on, and at how many it may be known: `34 of 120`.
-pub(super) fn samples(verdict: &Verdict) -> String {
+pub(crate) fn samples(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Undecided { samples, needed, .. } if needed > samples => format!("{samples} of {needed}"),
         Verdict::Undecided { samples, .. } => samples.to_string(),
@@ -135,18 +135,18 @@ pub(super) fn samples(verdict: &Verdict) -> String {
 }
 
 /// A share of callers: `10.0%`.
-pub(super) fn share(points: BasisPoints) -> String {
+pub(crate) fn share(points: BasisPoints) -> String {
     format!("{:.1}%", points.fraction() * 100.0)
 }
 
 /// A share of callers as short as can be: `10%`, `9.7%`.
-pub(super) fn short_share(points: BasisPoints) -> String {
+pub(crate) fn short_share(points: BasisPoints) -> String {
     let percent = points.fraction() * 100.0;
     if points.get().is_multiple_of(100) { format!("{percent:.0}%") } else { format!("{percent:.1}%") }
 }
 
 /// A span of time to the second: `5 s`, `2 min 5 s`, `3 h 20 min`.
-pub(super) fn rough(span: Duration) -> String {
+pub(crate) fn rough(span: Duration) -> String {
     // What is left is rounded up: `0 s left` would say that it is over.
     let seconds = span.as_millis().div_ceil(1000);
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
@@ -159,7 +159,7 @@ pub(super) fn rough(span: Duration) -> String {
 }
 
 /// A latency with three digits: `87 ms`, `1.25 s`.
-pub(super) fn latency(span: Option<Duration>) -> String {
+pub(crate) fn latency(span: Option<Duration>) -> String {
     span.map_or_else(|| "-".to_owned(), |d| millis(d.as_secs_f64() * 1000.0))
 }
 
@@ -173,17 +173,17 @@ fn millis(value: f64) -> String {
 }
 
 /// Both quantiles of a latency: `120 ms  180 ms`, each in `width` columns.
-pub(super) fn quantiles(found: Latency, width: usize) -> String {
+pub(crate) fn quantiles(found: Latency, width: usize) -> String {
     format!("{:>width$}{:>width$}", latency(found.p50), latency(found.p95))
 }
 
 /// `1 replica`, `2 replicas`.
-pub(super) fn plural(count: u64, what: &str) -> String {
+pub(crate) fn plural(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// The time of day, in UTC: `12:03:04Z`.
-pub(super) fn clock(at: Timestamp) -> String {
+pub(crate) fn clock(at: Timestamp) -> String {
     let of_day = at.as_second().rem_euclid(86_400);
     format!("{:02}:{:02}:{:02}Z", of_day / 3600, of_day / 60 % 60, of_day % 60)
 }
