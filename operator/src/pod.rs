@@ -5,6 +5,7 @@
 //! frozen interface: whatever may change reaches it by the stream.
 
 mod conflicts;
+pub mod inject;
 mod parts;
 
 use crate::names;
