@@ -207,3 +207,31 @@ async fn read(path: &Path, what: &'static str) -> Result<Vec<u8>, String> {
     });
     read.await.map_err(|_| "the program ends".to_owned())?
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_files_or_none_and_none_without_servers() {
+        let given = |servers, ca: bool, token: bool| {
+            let file = |is: bool| is.then(|| PathBuf::from("f"));
+            ClientTls::given(servers, file(ca), file(token)).map(|tls| tls.is_some()).map_err(|m| m.path)
+        };
+        assert_eq!(given(true, true, true), Ok(true));
+        assert_eq!(given(true, false, false), Ok(false));
+        assert_eq!(given(false, false, false), Ok(false));
+        assert_eq!(given(true, true, false), Err("--table-token".to_owned()));
+        assert_eq!(given(true, false, true), Err("--table-ca".to_owned()));
+        assert_eq!(given(false, true, true), Err("--table-ca".to_owned()));
+        assert_eq!(given(false, false, true), Err("--table-token".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_said_in_words() {
+        let files = ClientTls { ca: "/nowhere/ca.crt".into(), token: "/nowhere/token".into() };
+        let wallet = Wallet::new(Some(files));
+        let why = wallet.connect("127.0.0.1:1").await.map(drop).unwrap_err();
+        assert_eq!(why, "the CA bundle /nowhere/ca.crt is not there yet");
+    }
+}
