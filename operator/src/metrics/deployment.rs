@@ -45,8 +45,9 @@ impl Snapshot {
         }
         let weights = &plan.weights;
         let share = |points: outrigger_wire::BasisPoints| points.fraction();
-        let verdicts =
-            plan.verdicts.iter().map(|verdict| MetricVerdict { reason: String::new(), ..verdict.clone() });
+        // Between two rollouts the last one's stay: what it was rolled back for is asked afterwards.
+        let now = if plan.verdicts.is_empty() { &plan.status.verdicts } else { &plan.verdicts };
+        let verdicts = now.iter().map(|verdict| MetricVerdict { reason: String::new(), ..verdict.clone() });
         self.shown = Some(Shown {
             outcome: plan.outcome,
             weights: [

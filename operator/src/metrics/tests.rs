@@ -101,6 +101,19 @@ fn what_is_not_known_is_absent() {
     assert!(text.contains("kind=\"desired\"} 0"), "{text}");
 }
 
+/// What a canary was rolled back for is shown after it is gone.
+#[test]
+fn the_last_verdicts_stay() {
+    let metrics = Metrics::default();
+    let mut plan = canary();
+    plan.status.verdicts = std::mem::take(&mut plan.verdicts);
+    plan.status.canary = None;
+    metrics.deployment(&key(), &plan, 3, &[]);
+    let text = series(&metrics).join("\n");
+    assert!(text.contains("outrigger_deployment_evidence{"), "{text}");
+    assert!(!text.contains("outrigger_deployment_step{"), "{text}");
+}
+
 #[test]
 fn stale_series_vanish() {
     let metrics = Metrics::default();

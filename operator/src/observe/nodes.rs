@@ -194,6 +194,7 @@ pub(super) fn in_words(resource: &str, amount: Amount) -> String {
         "cpu" => format!("{} CPU", number(amount)),
         "memory" => format!("{} of memory", bytes(amount)),
         "ephemeral-storage" => format!("{} of local disk", bytes(amount)),
+        "pods" if amount == 1.0 => "1 pod".to_owned(),
         "pods" => format!("{} pods", number(amount)),
         _ if is_bytes(resource) => format!("{} of {resource}", bytes(amount)),
         _ => format!("{} × {resource}", number(amount)),
