@@ -82,7 +82,8 @@ impl Installed {
             let found = self.deployment(namespace, name)?;
             let present =
                 found.pointer("/status/observedGeneration") == found.pointer("/metadata/generation");
-            let holds = condition_of(&found, condition).is_some_and(|c| c.get("status") == Some(&status.into()));
+            let holds =
+                condition_of(&found, condition).is_some_and(|c| c.get("status") == Some(&status.into()));
             Ok((present && holds).then_some(found))
         })
     }
@@ -148,5 +149,9 @@ impl Installed {
 
 /// A condition of an object.
 pub fn condition_of<'a>(object: &'a Value, condition: &str) -> Option<&'a Value> {
-    object.pointer("/status/conditions")?.as_array()?.iter().find(|c| c.get("type").is_some_and(|kind| kind == condition))
+    object
+        .pointer("/status/conditions")?
+        .as_array()?
+        .iter()
+        .find(|c| c.get("type").is_some_and(|kind| kind == condition))
 }

@@ -9,7 +9,7 @@ use crate::trust::ring::Me;
 use crate::trust::rotation::Times;
 use crate::trust::{self, Trust};
 use crate::watch::{Index, Kind, streams};
-use crate::webhook;
+use crate::{upgrade, webhook};
 use anyhow::Context;
 use kube::Client;
 use outrigger_dataplane::admin::Admin;
@@ -166,7 +166,7 @@ fn circle(
     let (marked, counted) = (controller.clone(), metrics.clone());
     let changed: streams::Changed = Arc::new(move |keys| marked.mark(keys));
     let restarted: streams::Restarted = Arc::new(move |kind| counted.watch_restarted(kind));
-    tasks.spawn(streams::watch_all(client.clone(), index, changed, restarted));
+    tasks.spawn(streams::watch_all(client.clone(), Arc::clone(&index), changed, restarted));
     tasks.spawn(controller.clone().run());
     tasks.spawn(writer.run());
     let door = trust.door();
@@ -176,7 +176,9 @@ fn circle(
         }
     });
     tasks.spawn(hear(controller, reports, leadership.clone(), trust.dialling()));
-    tasks.spawn(lead(leadership.clone(), metrics.clone()));
+    let (leads, leading) = watch::channel(false);
+    tasks.spawn(lead(leadership.clone(), metrics.clone(), leads));
+    tasks.spawn(swap_sidecars(config, client, Arc::clone(&index), leading));
     let renewing = trust.clone();
     tasks.spawn(async move { renewing.run().await });
     tasks.spawn(publish(trust.clone(), bundles, leadership.clone()));
@@ -253,15 +255,36 @@ async fn hear(
 }
 
 /// Shows who leads.
-async fn lead(mut leadership: watch::Receiver<Leadership>, metrics: Metrics) {
+async fn lead(mut leadership: watch::Receiver<Leadership>, metrics: Metrics, leads: watch::Sender<bool>) {
     loop {
-        let leads = leadership.borrow_and_update().leader;
-        metrics.led(leads);
-        tracing::info!(leads, "leadership");
+        let now = leadership.borrow_and_update().clone();
+        metrics.led(now.leader);
+        leads.send_replace(now.leader);
+        tracing::info!(leads = now.leader, leader = now.address, "leadership");
         if leadership.changed().await.is_err() {
             return std::future::pending().await;
         }
     }
+}
+
+/// Brings this operator's sidecar image into pods that run.
+fn swap_sidecars(
+    config: &Config,
+    client: &Client,
+    index: Arc<Index>,
+    leading: watch::Receiver<bool>,
+) -> impl Future<Output = ()> + Send + 'static {
+    let settings = upgrade::Settings {
+        namespace: config.installation.namespace.clone(),
+        image: config.installation.sidecar_image.clone(),
+        pull_policy: config.installation.pull_policy.clone(),
+    };
+    let pods = move || index.pods().iter().filter_map(|pod| upgrade::pod_image(pod)).collect();
+    let tell = |warning: bool, reason: &'static str, message: &str| match warning {
+        true => tracing::warn!(reason, "{message}"),
+        false => tracing::info!(reason, "{message}"),
+    };
+    upgrade::run(client.clone(), settings, leading, pods, tell)
 }
 
 /// What probes ask. Ready means: everything was read, so that the table is complete.

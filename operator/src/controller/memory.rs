@@ -4,6 +4,7 @@
 use crate::apply::Applied;
 use crate::watch::Kind;
 use jiff::Timestamp;
+use outrigger_crds::ModelDeploymentStatus;
 use outrigger_plan::{Gateway, Trouble};
 use outrigger_verdict::Baselines;
 use outrigger_wire::stream::Report;
@@ -51,6 +52,8 @@ pub(crate) struct Own {
     pub(crate) applied: BTreeMap<(Kind, String), Applied>,
     /// Why the API server, or the merge before it, would not have the objects.
     pub(crate) refused: Option<Trouble>,
+    /// A status that was stored otherwise than it was written, and the resource version that this made.
+    pub(crate) altered: Option<(String, ModelDeploymentStatus)>,
     /// Looks in a row that ended in an error.
     pub(crate) failures: u32,
     /// A canary is judged or gateways are waited for: reports matter.

@@ -136,10 +136,9 @@ async fn turn(parts: &Parts, key: &DeploymentKey) -> Result<Option<Wakes>, Error
     plan.events.iter().for_each(|event| parts.events.tell(object, event));
     parts.metrics.deployment(key, &plan, object.spec.rollout.steps.len(), &replicas);
     let look_again = match workloads(parts, key, object, &entry, &plan).await {
-        Ok(look_again) => {
-            accepted(parts, key, None);
-            look_again
-        }
+        // What was refused before stands in the status: it has to be planned without.
+        Ok(_) if accepted(parts, key, None) => return Ok(Some((Some(now), None))),
+        Ok(look_again) => look_again,
         Err(error) => {
             let Some(words) = error.refusal() else { return Err(error) };
             // Said once in the status, and tried again with growing rests.
@@ -150,6 +149,9 @@ async fn turn(parts: &Parts, key: &DeploymentKey) -> Result<Option<Wakes>, Error
             return Err(error);
         }
     };
+    if altered(parts, key, object, &plan) {
+        return Ok(Some((None, Some(Instant::now() + BREATH))));
+    }
     Ok(Some((plan.wake_at, look_again)))
 }
 
@@ -220,11 +222,15 @@ async fn write_status(
     plan: &Plan,
     now: Timestamp,
 ) -> Result<Option<Arc<ModelDeployment>>, Error> {
-    if plan.status != world::status(object) {
+    if plan.status != world::status(object) && !altered(parts, key, object, plan) {
         let mut next = ModelDeployment::clone(object);
         next.status = Some(plan.status.clone());
         let stored = apply::status(&parts.client, &next).await?;
         parts.index.wrote(DeserializeGuard(Ok(stored.clone())));
+        if stored.status.as_ref() != Some(&plan.status) {
+            let version = stored.resource_version().unwrap_or_default();
+            parts.memory.inner().own(key).altered = Some((version, plan.status.clone()));
+        }
         if plan.evidence_stored {
             parts.memory.inner().baselines.stored(key, now);
         }
@@ -234,6 +240,14 @@ async fn write_status(
         parts.memory.inner().baselines.stored(key, now);
     }
     Ok(None)
+}
+
+/// Whether this status was written already and the API server stored another: an older definition prunes fields that
+/// it doesn't know. Writing it again would go on for ever.
+fn altered(parts: &Parts, key: &DeploymentKey, object: &ModelDeployment, plan: &Plan) -> bool {
+    let mut memory = parts.memory.inner();
+    let Some((version, status)) = &memory.own(key).altered else { return false };
+    Some(version) == object.metadata.resource_version.as_ref() && *status == plan.status
 }
 
 /// Brings the workloads about; when to look for what was just written.
