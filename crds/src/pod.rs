@@ -16,6 +16,7 @@ pub const QUANTITY_PATTERN: &str =
 /// What the engine's container needs and may take at most, as in a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = schema::resources)]
 pub struct Resources {
     /// What it may take at most: cpu, memory, `nvidia.com/gpu`, a MIG profile or any other resource that nodes have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

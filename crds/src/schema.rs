@@ -86,12 +86,61 @@ pub(crate) fn model(schema: &mut Schema) {
 pub(crate) fn engine(schema: &mut Schema) {
     add_rules(
         schema,
-        &[rule(
-            "has(self.image) || has(self.process)",
-            "engine.image is required (or engine.process, for `outrigger up`)",
-            "'engine.image is required (or engine.process, for `outrigger up`)'",
-        )],
+        &[
+            rule(
+                "has(self.image) || has(self.process)",
+                "engine.image is required (or engine.process, for `outrigger up`)",
+                "'engine.image is required (or engine.process, for `outrigger up`)'",
+            ),
+            rule(
+                "!has(self.ports) || !has(self.ports.http) || !(self.ports.http in [9000, 9001])",
+                "ports.http is the sidecar's port in a pod; allowed: any but 9000 and 9001",
+                "'ports.http: %d is the sidecar\\'s port in a pod; allowed: any but 9000 and 9001'.format([self.ports.http])",
+            ),
+        ],
     );
+}
+
+/// Rules over `spec.engine.resources`.
+pub(crate) fn resources(schema: &mut Schema) {
+    let extended = "k.contains('/') && !k.startsWith('kubernetes.io/')";
+    let both = "!has(self.requests) || !has(self.limits) || self.requests.all(k, !(k in self.limits)";
+    let amount = |list: &str| format!("quantity(string(self.{list}[k]))");
+    let (asked, most) = (amount("requests"), amount("limits"));
+    let fixed = |text: &str, message: &str| rule(text, message, &format!("'{message}'"));
+    let named = |list: &str| {
+        fixed(
+            &format!(
+                "!has(self.{list}) || self.{list}.all(k, k.contains('/') || k in ['cpu', 'memory', 'ephemeral-storage'] \
+                 || k.startsWith('hugepages-'))"
+            ),
+            &format!(
+                "{list} has what is no resource of a node; allowed: cpu, memory, ephemeral-storage, hugepages-SIZE, or \
+                 a device plugin\\'s, such as nvidia.com/gpu"
+            ),
+        )
+    };
+    let rules = [
+        named("limits"),
+        named("requests"),
+        fixed(
+            &format!("!has(self.limits) || self.limits.all(k, !({extended}) || {most}.isInteger())"),
+            "limits: devices can\\'t be shared; allowed: whole numbers",
+        ),
+        fixed(
+            &format!("{both} || {asked}.compareTo({most}) <= 0)"),
+            "requests are more than limits; allowed: at most the limit of the same name",
+        ),
+        fixed(
+            &format!(
+                "!has(self.requests) || self.requests.all(k, !({extended}) || has(self.limits) && k in self.limits && \
+                 {asked}.compareTo({most}) == 0)"
+            ),
+            "requests of devices differ from limits; allowed: the same, or no request",
+        ),
+    ];
+    let plain = rules.map(|(rule, message, expression)| (rule, message.replace("\\'", "'"), expression));
+    add_rules(schema, &plain);
 }
 
 /// Rules over `spec.serving`.
@@ -233,11 +282,40 @@ pub(crate) fn pod_template() -> Schema {
         "type": "object",
         open: true,
         "properties": {
+            "hostNetwork": {"description": "Not allowed: the engine would be reachable past the sidecar.", "type": "boolean", "enum": [false]},
+            "restartPolicy": {"description": "Always, which is the default.", "type": "string", "enum": ["Always"]},
+            "terminationGracePeriodSeconds": {
+                "description": "Not allowed: it is made of serving.maxDrain.",
+                "type": "integer",
+                "minimum": 0,
+                "maximum": 86_400,
+            },
             "containers": named("The engine's container is `engine`; others are added.", 16),
             "initContainers": named("Started one after another before the sidecar and the engine.", 16),
             "volumes": named("Volumes, added to those of the sidecar.", 256),
         },
     });
+    let mut spec = Schema::try_from(spec).unwrap_or_default();
+    let reserved = |list: &str| {
+        rule(
+            &format!(
+                "!has(self.{list}) || !self.{list}.exists(c, c.name == 'outrigger' || c.name.startsWith('outrigger-'))"
+            ),
+            &format!("{list}: the name outrigger is kept for the sidecar; use another name"),
+            &format!("'{list}: the name outrigger is kept for the sidecar; use another name'"),
+        )
+    };
+    let grace =
+        "terminationGracePeriodSeconds is not allowed: it is made of serving.maxDrain; set that instead";
+    add_rules(
+        &mut spec,
+        &[
+            reserved("containers"),
+            reserved("initContainers"),
+            reserved("volumes"),
+            rule("!has(self.terminationGracePeriodSeconds)", grace, &format!("'{grace}'")),
+        ],
+    );
     schemars::json_schema!({
         "type": "object",
         open: true,
@@ -256,20 +334,25 @@ pub(crate) fn whole(mut definition: Value) -> Value {
         });
         properties.insert("metadata".to_owned(), json!({"type": "object", "properties": {"name": name}}));
     }
-    drop_unsigned(&mut definition);
+    tidy(&mut definition);
     definition
 }
 
-/// `uint32` and the like are formats of Rust; what they mean is said by the bounds.
-fn drop_unsigned(value: &mut Value) {
+/// `uint32` and the like are formats of Rust; what they mean is said by the bounds. A text's lines are those of its
+/// source, and `kubectl explain` breaks lines by itself.
+fn tidy(value: &mut Value) {
     match value {
         Value::Object(map) => {
             if map.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint")) {
                 map.remove("format");
             }
-            map.values_mut().for_each(drop_unsigned);
+            if let Some(Value::String(text)) = map.get_mut("description") {
+                let paragraphs = text.split("\n\n").map(|paragraph| paragraph.replace('\n', " "));
+                *text = paragraphs.collect::<Vec<_>>().join("\n\n");
+            }
+            map.values_mut().for_each(tidy);
         }
-        Value::Array(list) => list.iter_mut().for_each(drop_unsigned),
+        Value::Array(list) => list.iter_mut().for_each(tidy),
         _ => {}
     }
 }

@@ -42,6 +42,7 @@ fn walk(schema: &serde_json::Value, path: &str, rules: &mut usize) {
             "array" => schema["maxItems"].is_number(),
             "object" => schema["properties"].is_object() || schema["maxProperties"].is_number(),
             "integer" => schema["minimum"].is_number() && schema["maximum"].is_number(),
+            "boolean" => true,
             other => panic!("{path} has the type {other}"),
         };
     assert!(bounded, "{path} has no bound: {schema}");
