@@ -295,6 +295,16 @@ pub(crate) fn pod_template() -> Schema {
             "volumes": named("Volumes, added to those of the sidecar.", 256),
         },
     });
+    let spec = protected(spec);
+    schemars::json_schema!({
+        "type": "object",
+        open: true,
+        "properties": {"metadata": metadata, "spec": spec},
+    })
+}
+
+/// Rules over `spec.engine.podTemplate.spec`: what the sidecar needs is protected.
+fn protected(spec: Value) -> Schema {
     let mut spec = Schema::try_from(spec).unwrap_or_default();
     let reserved = |list: &str| {
         rule(
@@ -316,11 +326,7 @@ pub(crate) fn pod_template() -> Schema {
             rule("!has(self.terminationGracePeriodSeconds)", grace, &format!("'{grace}'")),
         ],
     );
-    schemars::json_schema!({
-        "type": "object",
-        open: true,
-        "properties": {"metadata": metadata, "spec": spec},
-    })
+    spec
 }
 
 /// What concerns the definition as a whole: the object's name, and formats that Kubernetes doesn't know.
