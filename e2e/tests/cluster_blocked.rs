@@ -1,5 +1,5 @@
-//! Replicas that can't be had: within ten seconds the deployment says so, and its condition, its event and its printer
-//! column say the same.
+//! Replicas that can't be had: within ten seconds of its being known the deployment says so, and its condition, its
+//! event and its printer column say the same.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// How soon a user is told.
 const TOLD: Duration = Duration::from_secs(10);
+/// How soon when a node has to try first: it starts the sidecar and asks the image's registry.
+const TRIED: Duration = Duration::from_secs(45);
 /// How soon a deployment that lacks nothing any more says so.
 const MENDED: Duration = Duration::from_secs(90);
 
@@ -28,9 +30,9 @@ fn with(replicas: u32, image: &str, engine: &str) -> String {
 }
 
 /// Waits until the deployment is blocked for this reason and these words, and compares who says it.
-fn is_told(installed: &Installed, namespace: &Namespace, reason: &str, words: &str) {
+fn is_told(installed: &Installed, namespace: &Namespace, bound: Duration, reason: &str, words: &str) {
     let what = format!("`{words}` to be told");
-    let found = installed.cluster.wait_for(namespace.name(), &what, TOLD, || {
+    let found = installed.cluster.wait_for(namespace.name(), &what, bound, || {
         let found = installed.deployment(namespace.name(), NAME)?;
         let told = condition_of(&found, "Blocked").is_some_and(|condition| {
             condition["status"] == "True" && condition["message"].as_str().unwrap().contains(words)
@@ -69,7 +71,7 @@ fn a_shortage_of_accelerators_is_told_in_numbers() {
     let installed = Installed::get().unwrap();
     let gpu = "resources: {limits: {nvidia.com/gpu: 1}, requests: {cpu: 5m, memory: 16Mi}}";
     let namespace = start(installed, "gpus", &with(3, IMAGE, gpu));
-    is_told(installed, &namespace, "InsufficientResources", "needs 1 × nvidia.com/gpu, 0 of 2 free");
+    is_told(installed, &namespace, TOLD, "InsufficientResources", "needs 1 × nvidia.com/gpu, 0 of 2 free");
     // Two are enough.
     namespace.kubectl(&["scale", "modeldeployment", NAME, "--replicas=2"]).unwrap();
     installed.wait_condition(namespace.name(), NAME, "Blocked", "False", MENDED).unwrap();
@@ -82,7 +84,13 @@ fn an_image_that_is_not_there_is_named() {
     let image = "registry.invalid/engine:1";
     let resources = "resources: {requests: {cpu: 5m, memory: 16Mi}}";
     let namespace = start(installed, "image", &with(1, image, resources));
-    is_told(installed, &namespace, "ImageNotPulled", "image registry.invalid/engine:1 can't be pulled");
+    is_told(
+        installed,
+        &namespace,
+        TRIED,
+        "ImageNotPulled",
+        "image registry.invalid/engine:1 can't be pulled",
+    );
 }
 
 #[test]
@@ -101,7 +109,13 @@ fn a_quota_is_named_with_its_numbers() {
         })
         .unwrap();
     namespace.apply(&deployment("blocked", 1, &["--model=blocked"], IMAGE)).unwrap();
-    is_told(installed, &namespace, "QuotaExceeded", "quota few leaves too little: needs 1 pod, 0 of 0 used");
+    is_told(
+        installed,
+        &namespace,
+        TOLD,
+        "QuotaExceeded",
+        "quota few leaves too little: needs 1 pod, 0 of 0 used",
+    );
 }
 
 #[test]
@@ -112,5 +126,5 @@ fn a_selector_that_no_node_matches_is_told() {
         plain.replace("      spec:\n", "      spec:\n        nodeSelector: {accelerator: none-such}\n");
     assert_ne!(plain, selecting);
     let namespace = start(installed, "selector", &selecting);
-    is_told(installed, &namespace, "Unschedulable", "don't match its node selector or affinity");
+    is_told(installed, &namespace, TOLD, "Unschedulable", "don't match its node selector or affinity");
 }
