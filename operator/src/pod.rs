@@ -62,7 +62,7 @@ pub fn add_sidecar(
     sidecar: &Sidecar,
 ) -> Result<(), Vec<Mistake>> {
     let mut spec = template.spec.clone().unwrap_or_default();
-    remove(&mut spec, engine);
+    remove(&mut spec, engine, sidecar);
     let mistakes = conflicts::find(&spec, engine, sidecar);
     if !mistakes.is_empty() {
         return Err(mistakes);
@@ -82,12 +82,15 @@ pub fn add_sidecar(
 }
 
 /// Takes a sidecar that was added before out again, so that adding it twice is adding it once.
-fn remove(spec: &mut PodSpec, engine: &str) {
+fn remove(spec: &mut PodSpec, engine: &str, sidecar: &Sidecar) {
     let Some(containers) = spec.init_containers.as_mut() else { return };
     let before = containers.len();
     containers.retain(|container| !is_ours(container));
     if containers.len() == before {
         return;
+    }
+    if sidecar.owned() {
+        spec.termination_grace_period_seconds = None;
     }
     if let Some(volumes) = spec.volumes.as_mut() {
         volumes.retain(|volume| !is_our_volume(volume));

@@ -65,7 +65,8 @@ fn a_revision_is_read_back_as_it_was_kept() {
 #[test]
 fn the_service_selects_the_stable_revision_alone() {
     let mut example = example("pods");
-    let selector = |example: &Example| render(&example.input()).unwrap().service.spec.unwrap().selector.unwrap();
+    let selector =
+        |example: &Example| render(&example.input()).unwrap().service.spec.unwrap().selector.unwrap();
     example.status.stable = None;
     let before = selector(&example);
     let pods = render(&example.input()).unwrap().replica_sets.remove(0).spec.unwrap().template.unwrap();
@@ -134,7 +135,9 @@ fn privileged_engines_are_left_as_they_are() {
 #[test]
 fn pods_conform_to_the_restricted_level_when_the_engine_is_not_root() {
     let mut example = example("shortest");
-    example.set_engine(json!({"image": "a:1", "podTemplate": {"spec": {"securityContext": {"runAsNonRoot": true}}}}));
+    example.set_engine(
+        json!({"image": "a:1", "podTemplate": {"spec": {"securityContext": {"runAsNonRoot": true}}}}),
+    );
     assert_eq!(restricted(&example.template()), Vec::<String>::new());
     example.set_engine(json!({"image": "a:1"}));
     assert_eq!(restricted(&example.template()), ["engine: runAsNonRoot"]);
@@ -150,7 +153,13 @@ fn template() -> impl Strategy<Value = Value> {
     let volumes = prop::collection::btree_set("v[a-z]{1,5}", 0..4);
     let others = prop::collection::btree_set("c[a-z]{1,5}", 0..3);
     let pod = prop::collection::btree_map(
-        prop::sample::select(vec!["nodeSelector", "tolerations", "schedulerName", "priorityClassName", "dnsPolicy"]),
+        prop::sample::select(vec![
+            "nodeSelector",
+            "tolerations",
+            "schedulerName",
+            "priorityClassName",
+            "dnsPolicy",
+        ]),
         Just(()),
         0..5,
     );
