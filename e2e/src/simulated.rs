@@ -48,7 +48,7 @@ spec:
 }
 
 fn args<'a>(model_flag: &'a str, version: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    let mut args = vec![model_flag, "--iteration=5ms", "--version", version];
+    let mut args = vec![model_flag, "--iteration=15ms", "--version", version];
     args.extend(more);
     args
 }

@@ -22,7 +22,7 @@ fn a_new_revision_is_promoted_and_nobody_notices() {
     let namespace = serving(installed, "promoted", model).unwrap();
     let before = installed.stable(namespace.name(), "chat").unwrap();
     let short = Callers::start(installed.gateway(), model, 8, 8, false, Duration::from_millis(50));
-    let streams = Callers::start(installed.gateway(), model, 4, 12_000, true, Duration::ZERO);
+    let streams = Callers::start(installed.gateway(), model, 4, 4_000, true, Duration::ZERO);
     edit(&namespace, model, "v2", &[], IMAGE).unwrap();
     installed.wait_promoted(namespace.name(), "chat", &before, ROLLOUT).unwrap();
     let swapped = Instant::now();
@@ -80,7 +80,7 @@ fn rolled_back(prefix: &str, more: &[&str], image: &str, word: &str) -> String {
 /// proves R.3 and R.12 on a real cluster.
 #[test]
 fn a_revision_with_errors_is_rolled_back() {
-    rolled_back("errors", &["--fault=error", "--fault-share=0.5", "--fault-after=5"], IMAGE, "error");
+    rolled_back("errors", &["--fault=errors", "--fault-share=0.5", "--fault-after=5"], IMAGE, "error");
 }
 
 /// proves R.19 on a real cluster: a hung canary is not an empty one.
