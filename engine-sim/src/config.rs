@@ -253,7 +253,8 @@ mod tests {
 
     #[test]
     fn the_engines_own_words_for_address_and_name_are_understood() {
-        let flags = ["sim", "--host=0.0.0.0", "--port=8000", "--model=org/llama", "--served-model-name=llama"];
+        let flags =
+            ["sim", "--host=0.0.0.0", "--port=8000", "--model=org/llama", "--served-model-name=llama"];
         let args = Args::try_parse_from(flags).unwrap();
         assert_eq!(args.address(), "0.0.0.0:8000".parse().unwrap());
         assert_eq!(args.config().model, "llama");
