@@ -15,7 +15,7 @@ use super::{Sidecar, add_sidecar, is_ours};
 use crate::names;
 use crate::render::Installation;
 use choose::Engine;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodSpec, PodTemplateSpec};
 use outrigger_wire::serving::MaxDrain;
 use outrigger_wire::{EngineKind, Mistake};
 use std::collections::BTreeSet;
@@ -177,12 +177,12 @@ fn stand_before(
     let Some(container) = spec.containers.get_mut(engine.index) else { return Ok(()) };
     let known = engine.kind != EngineKind::Custom;
     let kept = probes::adapt(container, pod, engine, known, warnings)?;
-    let (listen, engine_port) =
+    let place =
         if known { step_aside(container, engine, &numbers)? } else { rename(container, engine, &numbers)? };
-    if known && listen.1 < 1024 {
+    if known && place.listen.1 < 1024 {
         warnings.push(format!(
             "the sidecar takes port {}: where the container runtime lets only root listen below 1024, it can't start",
-            listen.1
+            place.listen.1
         ));
     }
     let sidecar = Sidecar {
@@ -190,8 +190,8 @@ fn stand_before(
         pull_policy: installation.pull_policy.clone(),
         kind: engine.kind,
         model: annotation(pod, MODEL).unwrap_or_default().to_owned(),
-        engine_port,
-        listen,
+        engine_port: place.engine_port,
+        listen: place.listen,
         max_drain: MaxDrain::default().0,
         deployment: None,
         table: None,
@@ -201,8 +201,24 @@ fn stand_before(
     let spec = template.spec.get_or_insert_default();
     if let Some(container) = spec.containers.get_mut(engine.index) {
         kept.put_back(container);
+        if let Some((at, port)) = place.found {
+            let ports = container.ports.get_or_insert_default();
+            ports.insert(at.min(ports.len()), port);
+        }
     }
     Ok(())
+}
+
+/// Who listens where.
+struct Place {
+    /// The sidecar, by name and number.
+    listen: (String, u16),
+    /// The engine, on the loopback address.
+    engine_port: u16,
+    /// What stands among the engine's ports, and where: the sidecar's port, by the name that the user gave it. Before
+    /// 1.32 Kubernetes doesn't look for a Service's named port among native sidecars, and some network policies never
+    /// do; to whom a port belongs is of no importance to them.
+    found: Option<(usize, ContainerPort)>,
 }
 
 /// What the sidecar found in its way, with what is possible here beside.
@@ -216,11 +232,7 @@ fn in_the_way(mut mistakes: Vec<Mistake>) -> Refusal {
 }
 
 /// An engine whose command line is known listens elsewhere from now on, and the sidecar where it did.
-fn step_aside(
-    container: &mut Container,
-    engine: &Engine,
-    numbers: &BTreeSet<u16>,
-) -> Result<((String, u16), u16), Refusal> {
+fn step_aside(container: &mut Container, engine: &Engine, numbers: &BTreeSet<u16>) -> Result<Place, Refusal> {
     let public = engine.port.number;
     let name = engine.port.name.clone().unwrap_or_else(|| names::DATA_PORT.0.to_owned());
     if public == names::ADMIN_PORT.1 || name == names::ADMIN_PORT.0 {
@@ -237,24 +249,15 @@ fn step_aside(
         EngineKind::MLServer => arguments::move_mlserver(container, aside, alone),
         _ => arguments::move_vllm(container, &engine.path(), aside)?,
     }
-    if let (Some(ports), Some(declared)) = (container.ports.as_mut(), engine.port.declared) {
-        if declared < ports.len() {
-            ports.remove(declared);
-        }
-    }
-    if container.ports.as_ref().is_some_and(Vec::is_empty) {
-        container.ports = None;
-    }
-    Ok(((name, public), aside))
+    let ports = container.ports.as_mut();
+    let found = engine.port.declared.zip(ports).filter(|(at, ports)| *at < ports.len());
+    let found = found.map(|(at, ports)| (at, ports.remove(at)));
+    Ok(Place { listen: (name, public), engine_port: aside, found })
 }
 
 /// Of an engine whose command line is not known only a port's name can move: whoever looks the name up finds the
 /// sidecar, and the engine keeps its number.
-fn rename(
-    container: &mut Container,
-    engine: &Engine,
-    numbers: &BTreeSet<u16>,
-) -> Result<((String, u16), u16), Refusal> {
+fn rename(container: &mut Container, engine: &Engine, numbers: &BTreeSet<u16>) -> Result<Place, Refusal> {
     let unnamed = || {
         let message = format!(
             "{} has no name, and of an engine that is neither vLLM nor MLServer only a port's name can move to the \
@@ -268,7 +271,14 @@ fn rename(
     let name = entry.name.take().ok_or_else(unnamed)?;
     let usual = names::DATA_PORT.1;
     let listen = if numbers.contains(&usual) { free(BESIDE, numbers, engine)? } else { usual };
-    Ok(((name, listen), engine.port.number))
+    let protocol = entry.protocol.clone();
+    let found = ContainerPort {
+        name: Some(name.clone()),
+        container_port: i32::from(listen),
+        protocol,
+        ..ContainerPort::default()
+    };
+    Ok(Place { listen: (name, listen), engine_port: engine.port.number, found: Some((usize::MAX, found)) })
 }
 
 fn free(range: std::ops::Range<u16>, numbers: &BTreeSet<u16>, engine: &Engine) -> Result<u16, Refusal> {

@@ -162,7 +162,8 @@ async fn a_labelled_pod_gets_its_sidecar_by_a_patch() {
         "name": "app", "image": "example/app", "ports": [{"name": "http", "containerPort": 5000}],
         "resources": {}, "fromTheFuture": 1,
     });
-    let request = pod(&json!({"containers": [container], "fromTheFuture": {"x": 1}, "enableServiceLinks": true}));
+    let request =
+        pod(&json!({"containers": [container], "fromTheFuture": {"x": 1}, "enableServiceLinks": true}));
     let response = running.review("/inject?timeout=10s", request.clone()).await;
     assert_eq!(response["allowed"], true);
     assert_eq!(response["patchType"], "JSONPatch");
@@ -173,7 +174,10 @@ async fn a_labelled_pod_gets_its_sidecar_by_a_patch() {
     let spec = &object["spec"];
     assert_eq!(spec["initContainers"][0]["name"], "outrigger");
     assert_eq!(spec["initContainers"][0]["ports"][0]["name"], "http");
-    assert_eq!(spec["containers"][0]["ports"], json!([{"containerPort": 5000}]));
+    assert_eq!(
+        spec["containers"][0]["ports"],
+        json!([{"containerPort": 5000}, {"name": "http", "containerPort": 9000}])
+    );
     assert_eq!(spec["containers"][0]["fromTheFuture"], 1);
     assert_eq!(spec["fromTheFuture"], json!({"x": 1}));
     assert_eq!(object["metadata"], request["object"]["metadata"]);
@@ -195,7 +199,10 @@ async fn a_labelled_pod_gets_its_sidecar_by_a_patch() {
 async fn what_cannot_be_intercepted_is_refused_in_words() {
     let running = Running::start().await;
     let response = running
-        .review("/inject", pod(&json!({"containers": [{"name": "a", "image": "x"}, {"name": "b", "image": "y"}]})))
+        .review(
+            "/inject",
+            pod(&json!({"containers": [{"name": "a", "image": "x"}, {"name": "b", "image": "y"}]})),
+        )
         .await;
     assert_eq!(response["allowed"], false);
     assert_eq!(response["status"]["code"], 422);
@@ -205,7 +212,8 @@ async fn what_cannot_be_intercepted_is_refused_in_words() {
     assert!(message.contains("outrigger.dev/container"), "{message}");
     let response = running.review("/inject", pod(&json!({"containers": "none"}))).await;
     assert_eq!((&response["allowed"], &response["status"]["code"]), (&json!(false), &json!(400)));
-    let line = "outrigger_webhook_reviews_total{webhook=\"inject\",result=\"refused\",reason=\"container\"} 1";
+    let line =
+        "outrigger_webhook_reviews_total{webhook=\"inject\",result=\"refused\",reason=\"container\"} 1";
     assert!(running.metrics().contains(line), "{}", running.metrics());
 }
 
@@ -232,19 +240,23 @@ async fn every_mistake_of_a_model_deployment_is_told_at_once() {
     let spec = json!({
         "model": {"name": "-"},
         "engine": {"image": "a b"},
-        "rollout": {"steps": [{"weight": 50}, {"weight": 10}]},
+        "rollout": {"steps": [{"weight": 50, "hold": "1m"}, {"weight": 10, "hold": "1m"}]},
         "fromTheFuture": true,
     });
     let response = running.review("/validate", deployment("CREATE", "A.b", &spec)).await;
     assert_eq!((&response["allowed"], &response["status"]["code"]), (&json!(false), &json!(422)));
     let message = response["status"]["message"].as_str().unwrap();
-    for field in ["spec.model.name: ", "spec.engine.image: ", "spec.rollout.steps[1].weight: ", "metadata.name: "] {
+    for field in
+        ["spec.model.name: ", "spec.engine.image: ", "spec.rollout.steps[1].weight: ", "metadata.name: "]
+    {
         assert!(message.contains(field), "{field}{message}");
     }
-    let response = running.review("/validate", deployment("CREATE", "a", &json!({"model": {"name": 3}}))).await;
+    let response =
+        running.review("/validate", deployment("CREATE", "a", &json!({"model": {"name": 3}}))).await;
     let message = response["status"]["message"].as_str().unwrap();
     assert!(message.starts_with("spec.model.name: "), "{message}");
-    let fine = json!({"model": {"name": "m"}, "engine": {"process": {"command": "serve"}}, "fromTheFuture": 1});
+    let fine =
+        json!({"model": {"name": "m"}, "engine": {"process": {"command": "serve"}}, "fromTheFuture": 1});
     let response = running.review("/validate", deployment("CREATE", "a", &fine)).await;
     assert_eq!(response["allowed"], true, "{response}");
     assert!(response["warnings"][0].as_str().unwrap().starts_with("spec.engine.image: "), "{response}");
@@ -332,7 +344,8 @@ async fn who_is_slow_holds_up_nobody_and_is_told() {
     let kind = "content-type: application/json";
     let text = format!("POST /inject HTTP/1.1\r\nhost: x\r\n{kind}\r\ncontent-length: 100\r\n\r\n{{");
     body.write_all(text.as_bytes()).await.unwrap();
-    let spec = json!({"containers": [{"name": "a", "image": "x", "ports": [{"name": "http", "containerPort": 1}]}]});
+    let spec =
+        json!({"containers": [{"name": "a", "image": "x", "ports": [{"name": "http", "containerPort": 1}]}]});
     assert_eq!(running.review("/inject", pod(&spec)).await["allowed"], true);
     let (status, answer) = tokio::time::timeout(Duration::from_secs(20), answer(&mut body)).await.unwrap();
     assert_eq!(status, 408, "{answer}");

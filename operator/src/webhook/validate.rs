@@ -7,8 +7,8 @@ use serde_json::Value;
 
 /// The most mistakes that are shown: the rest is as wrong.
 const MOST: usize = 20;
-/// The longest name of which a Service, a label and a host name can be made.
-const LONGEST_NAME: usize = 63;
+/// The longest name, of which those of pods and Services are made; as the definition says.
+const LONGEST_NAME: usize = 52;
 
 /// What is decided about a ModelDeployment.
 ///
@@ -55,7 +55,7 @@ fn read(spec: &Value) -> Result<ModelDeploymentSpec, Mistake> {
 /// A generated name is not known yet; the server makes it of what is then too long or not.
 fn name(name: Option<&str>) -> Option<Mistake> {
     let name = name.filter(|name| !name.is_empty())?;
-    let allowed = "allowed: 1 to 63 small letters, digits and - between them, beginning with a letter";
+    let allowed = "allowed: 1 to 52 small letters, digits and - between them, beginning with a letter";
     if name.len() > LONGEST_NAME {
         let message = format!("a name of {} characters; {allowed}", name.len());
         return Some(Mistake::new("metadata.name", message));
