@@ -67,6 +67,8 @@ pub(crate) struct Round {
     baselines: Baselines,
     gateways: BTreeMap<GatewayId, GatewayReport>,
     endpoints: BTreeMap<EndpointId, EndpointReport>,
+    /// When each of them came: what they tell the age of is as old as that, and more.
+    came: BTreeMap<EndpointId, Timestamp>,
     load: Option<Load>,
     events: VecDeque<EventView>,
     promoted: Option<RevisionId>,
@@ -146,14 +148,19 @@ impl Circle {
             None => super::store::Stored::new(self.key.clone(), self.spec.clone()),
         };
         let round = &mut self.round;
+        let mut replicas = self.kubelet.observe();
+        for replica in &mut replicas {
+            if let Some((report, came)) = round.endpoints.get(&replica.id).zip(round.came.get(&replica.id)) {
+                replica.heard(report, *came);
+            }
+        }
         let observed = Observed {
-            replicas: self.kubelet.observe(),
+            replicas: replicas.clone(),
             reports: &round.gateways,
             live: self.table.live_gateways(),
             gateway: self.kubelet.gateway_trouble(),
             baselines: &round.baselines,
         };
-        let replicas = observed.replicas.clone();
         let world = world::world(&stored, &self.spec, observed, now);
         let plan = outrigger_plan::plan(&world, now);
         if let Err(e) = self.store.write(stored.planned(&plan.status, &plan.revisions)) {
@@ -176,6 +183,7 @@ impl Circle {
             round.events.push_back(EventView { at: now, warning: event.warning, reason, message });
         }
         round.endpoints.retain(|id, _| replicas.iter().any(|replica| replica.id == *id));
+        round.came.retain(|id, _| round.endpoints.contains_key(id));
         while round.events.len() > EVENTS {
             round.events.pop_front();
         }
@@ -210,6 +218,7 @@ impl Circle {
                 if before != Some(report.engine) {
                     self.kubelet.poke(&report.endpoint);
                 }
+                self.round.came.insert(report.endpoint.clone(), Timestamp::now());
                 self.round.endpoints.insert(report.endpoint.clone(), *report);
             }
             None => {}

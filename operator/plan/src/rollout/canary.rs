@@ -13,18 +13,8 @@ use outrigger_wire::{BasisPoints, Period, RevisionId};
 /// The least that `maxHold` is when a step doesn't say it: four times a hold of nothing would be nothing.
 const LEAST_MAX_HOLD: Period = Period::secs(60);
 
-/// What a replica says whose image can't be had.
-const IMAGE: [&str; 7] = [
-    "ErrImagePull",
-    "ImagePullBackOff",
-    "InvalidImageName",
-    "ErrImageNeverPull",
-    "ImageInspectError",
-    "RegistryUnavailable",
-    "SignatureValidationFailed",
-];
-/// What is lacking when others take all the room.
-const ROOM: [&str; 3] = ["InsufficientResources", "Unschedulable", "QuotaExceeded"];
+/// What keeps replicas from being had and is the revision's own fault: a canary fails by it, in the end.
+const FAULTS: [&str; 2] = ["ImageNotPulled", "CannotStart"];
 
 /// Why a canary stays at its step although `maxHold` has passed.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,6 +97,10 @@ impl Rollout<'_> {
         let place = steps.iter().rposition(|step| step.weight <= canary.step_weight).unwrap_or_default();
         let weight = steps.get(place).map_or(100, |step| step.weight);
         canary.step = place as u32;
+        if canary.paused.is_some() && weight > canary.step_weight {
+            // No edit raises a paused canary: its step is another when it goes on.
+            return;
+        }
         if weight != canary.step_weight {
             canary.step_weight = weight;
             canary.step_reached = None;
@@ -172,6 +166,7 @@ impl Rollout<'_> {
         let limit = self.world.spec.spec.rollout.progress_deadline;
         let deadline = after(canary.progressed, limit);
         let blocker = self.blocker(&canary.revision);
+        let trouble = self.trouble(&canary.revision).map(|why| format!(": {why}")).unwrap_or_default();
         let (ready, needed) = (self.ready(&canary.revision), self.needed(canary.step_weight));
         if self.now < deadline {
             self.edges.push(deadline);
@@ -182,17 +177,20 @@ impl Rollout<'_> {
                 }
                 None => Waiting {
                     what: "replicas".into(),
-                    why: format!("{ready} of {} of the canary are ready", counted(needed, "replica")),
+                    why: format!(
+                        "{ready} of {} of the canary are ready{trouble}",
+                        counted(needed, "replica")
+                    ),
                     until: Some(deadline),
                 },
             });
             return None;
         }
-        if let Some(Trouble { reason, message, .. }) = blocker {
+        let fault = |blocker: &Trouble| FAULTS.contains(&blocker.reason.as_str());
+        if let Some(Trouble { reason, message, .. }) = blocker.filter(|blocker| !fault(blocker)) {
             self.blocked = Some(Blocked { reason, message, over: true });
             return None;
         }
-        let trouble = self.trouble(&canary.revision).map(|why| format!(": {why}")).unwrap_or_default();
         Some(format!("no further replica became ready within {limit} ({ready} of {needed} are){trouble}"))
     }
 
@@ -200,18 +198,13 @@ impl Rollout<'_> {
     pub(crate) fn blocker(&self, id: &RevisionId) -> Option<Trouble> {
         let waits = |r: &&crate::Replica| r.phase != crate::Phase::Ready;
         let own = self.replicas(id).filter(waits).find_map(|r| r.trouble.as_ref().filter(|t| t.blocks));
-        own.or(self.world.capacity.missing.first()).cloned()
+        own.or_else(|| self.world.capacity.missing.iter().find(|trouble| trouble.blocks)).cloned()
     }
 
-    /// What is told as blocking at once, long before the deadline: what can't be had, and an image that can't be
-    /// pulled, though that is the revision's own fault. Not room that replicas which still drain are about to give.
+    /// What is told as blocking at once, long before the deadline. Room that replicas which still drain are about to
+    /// give does not block.
     pub(crate) fn obstacle(&self, id: &RevisionId) -> Option<Blocked> {
-        let image = |r: &crate::Replica| r.trouble.clone().filter(|t| IMAGE.contains(&t.reason.as_str()));
-        let waits = |r: &&crate::Replica| r.phase != crate::Phase::Ready;
-        let draining = self.world.replicas.iter().any(|r| r.phase == crate::Phase::Terminating);
-        let frees = |trouble: &Trouble| draining && ROOM.contains(&trouble.reason.as_str());
-        let found = self.blocker(id).filter(|trouble| !frees(trouble));
-        let found = found.or_else(|| self.replicas(id).filter(waits).find_map(image));
+        let found = self.blocker(id);
         found.map(|Trouble { reason, message, .. }| Blocked { reason, message, over: false })
     }
 
@@ -221,6 +214,7 @@ impl Rollout<'_> {
         self.replicas(id)
             .filter(waits)
             .find_map(|r| r.trouble.as_ref())
+            .or(self.world.capacity.missing.first())
             .map(|trouble| trouble.message.clone())
     }
 

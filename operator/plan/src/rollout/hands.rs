@@ -76,7 +76,9 @@ impl Rollout<'_> {
     /// What was asked of a canary that failed by itself in the same moment, and of none at all.
     pub(super) fn leave_unobeyed(&mut self) {
         let Some(asked) = self.asked.take() else { return };
-        let failed = self.status.failed.iter().find(|f| f.revision == asked.revision && f.at == self.now);
+        let tried = self.world.status.canary.as_ref().is_some_and(|canary| canary.revision == asked.revision);
+        let failed =
+            self.status.failed.iter().find(|f| tried && f.revision == asked.revision && f.at == self.now);
         let wanted = failed.is_some() && asked.verb == Verb::Abort;
         let why = match (failed, &self.status.canary) {
             (Some(failed), _) => format!("canary {} was rolled back: {}", failed.revision, failed.reason),

@@ -83,6 +83,19 @@ fn a_pause_holds_the_step_and_time_does_not_count() {
     assert_eq!(at(&sim), Some((1, 50)));
 }
 
+/// Whatever becomes of the steps: its weight does not grow before it goes on.
+#[test]
+fn an_edit_raises_no_paused_canary() {
+    let mut sim = held();
+    ask(&mut sim, "pause", 0, "a");
+    sim.edit(|spec| spec.rollout.steps = vec![one(25, 60, 300, OnUndecided::Hold)]);
+    pass(&mut sim, 5);
+    assert_eq!(sim.status.weights.desired, BasisPoints::percent(10));
+    assert!(ask(&mut sim, "resume", 0, "b").0);
+    pass(&mut sim, 5);
+    assert_eq!((at(&sim), sim.status.weights.desired), (Some((0, 25)), BasisPoints::percent(25)));
+}
+
 /// proves R.21
 #[test]
 fn a_paused_canary_is_judged_and_may_be_promoted_or_aborted() {

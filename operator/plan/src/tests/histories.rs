@@ -187,6 +187,7 @@ proptest! {
             sim.reconcile();
             sim.edit(|spec| spec.engine = engine(0));
         }
+        sim.reconcile();
         if sim.status.canary.as_ref().is_some_and(|canary| canary.paused.is_some()) {
             sim.ask(2, 10);
             sim.reconcile();

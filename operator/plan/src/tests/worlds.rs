@@ -166,18 +166,18 @@ fn what_is_lacking_is_told_at_once_and_room_that_is_being_made_is_not() {
     world.status = planned.status.clone();
     let late = plan(&world, after(600));
     assert_eq!((late.outcome, condition(&late)), (Outcome::Blocked, told));
-    // A replica that still drains has what is lacking.
-    world.replicas[1].phase = Phase::Terminating;
+    // A replica that still drains has what is lacking, and gives it back.
+    world.capacity.missing[0].blocks = false;
     let draining = plan(&world, after(1));
     assert_eq!(condition(&draining).0, "False");
-    assert!(draining.status.message.contains(&format!("waiting: {words}")), "{}", draining.status.message);
+    assert!(draining.status.message.contains(&format!("are ready: {words}")), "{}", draining.status.message);
     // An image is the revision's own fault: told at once, and a canary's is rolled back at the deadline.
     let (mut world, _) = case("11_no_progress");
     let said = "the image registry/engine:2 can't be pulled: not found";
     let lacking = world.replicas.iter_mut().filter(|replica| replica.phase != Phase::Ready);
     lacking.for_each(|replica| {
-        let (reason, message) = ("ImagePullBackOff".to_owned(), said.to_owned());
-        replica.trouble = Some(crate::Trouble { reason, message, blocks: false });
+        let (reason, message) = ("ImageNotPulled".to_owned(), said.to_owned());
+        replica.trouble = Some(crate::Trouble { reason, message, blocks: true });
     });
     let early = plan(&world, after(-600));
     assert_eq!((early.outcome, condition(&early).2.as_str()), (Outcome::RollingOut, said));
