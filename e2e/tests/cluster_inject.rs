@@ -63,8 +63,9 @@ fn serves(installed: &'static Installed, namespace: &Namespace) -> Value {
     let name = pod["metadata"]["name"].as_str().unwrap();
     let args = ["-sS", "--max-time", "5", "http://127.0.0.1:9001/metrics"];
     let metrics = installed.cluster.from_pod(namespace.name(), name, "outrigger", "curl", &args).unwrap();
-    let counted =
-        metrics.lines().any(|line| line.contains("code=\"200\"") || line.contains("status=\"200\""));
+    let passed =
+        metrics.lines().find_map(|line| line.strip_prefix("outrigger_sidecar_first_byte_seconds_count "));
+    let counted = passed.is_some_and(|count| count.parse::<u64>().unwrap() > 0);
     assert!(counted, "it passed the sidecar: {metrics}");
     pod
 }
