@@ -59,6 +59,7 @@ impl Mistakes {
             .into_iter()
             .filter(|name| name.starts_with(PREFIX))
             .filter(|name| !known.contains(&name.as_str()) && !EVERYWHERE.contains(&name.as_str()))
+            .filter(|name| !of_a_service(name))
             .collect();
         names.sort();
         for name in names {
@@ -103,6 +104,15 @@ impl Mistakes {
         }
         Err(ExitCode::from(EX_USAGE))
     }
+}
+
+/// Whether Kubernetes made this variable for a Service whose name begins like ours: it gives every pod those of all
+/// Services of its namespace, `OUTRIGGER_GATEWAY_SERVICE_HOST` and `OUTRIGGER_GATEWAY_PORT_80_TCP` among them.
+fn of_a_service(name: &str) -> bool {
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.ends_with("_PORT")
+        || name.contains("_PORT_")
 }
 
 #[cfg(test)]

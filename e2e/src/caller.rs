@@ -36,6 +36,8 @@ pub struct Tally {
     pub fine: BTreeMap<String, u64>,
     /// Requests that were not.
     pub failed: u64,
+    /// When the last of them was sent, after the start.
+    pub last_failed: Duration,
     /// The first failures in words, each with how long after the start it came.
     pub failures: Vec<String>,
 }
@@ -132,6 +134,7 @@ fn tail(body: &str) -> String {
 pub struct Callers {
     tally: Arc<Mutex<Tally>>,
     stop: Arc<AtomicBool>,
+    began: Instant,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -159,7 +162,12 @@ impl Callers {
                 }
             })
         };
-        Self { threads: (0..count).map(call).collect(), tally, stop }
+        Self { threads: (0..count).map(call).collect(), tally, stop, began }
+    }
+
+    /// How long they have been calling.
+    pub fn since(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// What was counted so far.
@@ -196,6 +204,7 @@ fn count_in(tally: &Mutex<Tally>, sent: Duration, answer: Result<Answer>, stream
     };
     let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
     tally.failed += 1;
+    tally.last_failed = tally.last_failed.max(sent);
     if tally.failures.len() < KEPT {
         let ended = format!("sent at {:.1} s: {failure}", sent.as_secs_f64());
         tally.failures.push(ended);

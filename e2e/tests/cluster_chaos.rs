@@ -20,7 +20,11 @@ fn callers(installed: &Installed, model: &str) -> Callers {
 
 fn pods(namespace: &Namespace) -> Vec<Value> {
     let found = namespace.json(&["get", "pods", "-l", "outrigger.dev/deployment=chat"]).unwrap();
-    found["items"].as_array().unwrap().clone()
+    items(&found)
+}
+
+fn items(list: &Value) -> Vec<Value> {
+    list.pointer("/items").and_then(Value::as_array).unwrap().clone()
 }
 
 fn name(object: &Value) -> &str {
@@ -66,8 +70,8 @@ fn an_operator_that_is_killed_goes_on_where_it_was() {
 fn kill_operator(installed: &Installed, turn: usize) {
     let label = "app.kubernetes.io/component=operator";
     let found = installed.cluster.json(&["get", "pods", "-n", NAMESPACE, "-l", label]).unwrap();
-    let names: Vec<&str> = found["items"].as_array().unwrap().iter().map(name).collect();
-    let victim = names[turn % names.len()];
+    let pods = items(&found);
+    let victim = name(pods.iter().cycle().nth(turn).unwrap());
     // Restarting already: killed enough.
     let _ = installed.cluster.signal(NAMESPACE, victim, "operator", "KILL");
 }

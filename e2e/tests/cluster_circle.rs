@@ -57,7 +57,7 @@ fn rolled_back(prefix: &str, more: &[&str], image: &str, word: &str) -> String {
     assert!(why.contains(word), "{why}");
     // One second for every gateway to hear it; from then on nobody is sent there.
     std::thread::sleep(Duration::from_secs(1)); // between two looks
-    let (at, began) = (callers.tally(), Instant::now());
+    let (at, when) = (callers.tally(), callers.since());
     installed
         .cluster
         .wait_until(namespace.name(), "a hundred more answers", SOON, || {
@@ -66,7 +66,8 @@ fn rolled_back(prefix: &str, more: &[&str], image: &str, word: &str) -> String {
         .unwrap();
     let end = callers.stop();
     println!("{why}\n{end:?}");
-    assert_eq!(end.failed, at.failed, "{:.1} s after the rollback: {end:?}", began.elapsed().as_secs_f64());
+    // Requests that were sent to a hung canary before may still fail; later ones don't.
+    assert!(end.last_failed < when, "the canary was rolled back at {:.1} s: {end:?}", when.as_secs_f64());
     assert_eq!(end.of("v2"), at.of("v2"), "somebody was still sent to the canary");
     assert_eq!(installed.stable(namespace.name(), "chat").unwrap(), before);
     let found = installed.deployment(namespace.name(), "chat").unwrap();

@@ -45,3 +45,19 @@ fn files_are_bounded_and_told_by_line() {
     // A device without an end is not read to its end.
     assert!(Mistakes::default().file::<serde_json::Value>(Path::new("/dev/zero")).is_none());
 }
+
+#[test]
+fn kubernetes_own_variables_of_services_are_let_pass() {
+    let names = [
+        "OUTRIGGER_GATEWAY_SERVICE_HOST",
+        "OUTRIGGER_GATEWAY_SERVICE_PORT_HTTP",
+        "OUTRIGGER_GATEWAY_PORT",
+        "OUTRIGGER_GATEWAY_PORT_80_TCP_ADDR",
+        "OUTRIGGER_GATEWY",
+    ];
+    let mut mistakes = Mistakes::default();
+    mistakes.unknown_environment(names.iter().map(|name| (*name).to_owned()), &["OUTRIGGER_GATEWAY"]);
+    let said: Vec<String> = mistakes.all().iter().map(ToString::to_string).collect();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].starts_with("OUTRIGGER_GATEWY"), "{said:?}");
+}

@@ -295,9 +295,12 @@ fn word(reason: &str) -> Cow<'static, str> {
 
 /// Tells of a condition that is bad news when it begins, and of the end of being blocked.
 fn announce(rollout: &mut Rollout<'_>, finding: &Finding) {
-    let held = rollout.world.status.conditions.iter().any(|c| c.type_ == finding.kind && c.status == "True");
+    let before = condition(&rollout.world.status, finding.kind).filter(|c| c.status == "True");
+    let held = before.is_some();
     let bad = matches!(finding.kind, "Blocked" | "Undecided" | "WeightMismatch");
-    if bad && finding.holds && !held {
+    // What is lacking now may be another thing than what was lacking when it began.
+    let other = finding.kind == "Blocked" && before.is_some_and(|before| before.message != finding.message);
+    if bad && finding.holds && (!held || other) {
         rollout.events.push(Event::warning(finding.kind, finding.message.clone()));
     } else if finding.kind == "Blocked" && held && !finding.holds {
         rollout.events.push(Event::normal("Unblocked", "replicas can be had again".to_owned()));
