@@ -10,7 +10,7 @@
 
 use outrigger_e2e::caller::{Callers, complete};
 use outrigger_e2e::cluster::Namespace;
-use outrigger_e2e::installed::Installed;
+use outrigger_e2e::installed::{Installed, NAMESPACE};
 use outrigger_e2e::simulated::{NAME, serving};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -26,6 +26,35 @@ struct Case {
     namespace: Namespace,
     model: &'static str,
     pod: String,
+}
+
+/// No operator runs, until this is dropped.
+struct OperatorAway(&'static Installed);
+
+impl OperatorAway {
+    fn begin(installed: &'static Installed) -> Self {
+        let away = Self(installed);
+        away.scale("0");
+        let label = "app.kubernetes.io/component=operator";
+        let gone = || {
+            let pods = installed.cluster.json(&["get", "pods", "-n", NAMESPACE, "-l", label])?;
+            Ok(pods["items"].as_array().is_some_and(Vec::is_empty))
+        };
+        installed.cluster.wait_until(NAMESPACE, "the operator to be gone", SOON, gone).unwrap();
+        away
+    }
+
+    fn scale(&self, replicas: &str) {
+        let count = format!("--replicas={replicas}");
+        let args = ["scale", "deployment/outrigger-operator", "-n", NAMESPACE, count.as_str()];
+        self.0.cluster.kubectl(&args).unwrap();
+    }
+}
+
+impl Drop for OperatorAway {
+    fn drop(&mut self) {
+        self.scale("2");
+    }
 }
 
 impl Case {
@@ -131,8 +160,8 @@ fn a_sidecar_killed_stopped_and_crash_looping_restarts_no_engine() {
 #[test]
 fn a_sidecar_swapped_to_an_image_that_cannot_be_pulled_restarts_no_engine() {
     let case = Case::start("sidecar-image");
-    let found = case.namespace.json(&["get", "pod", &case.pod]).unwrap();
-    let image = found["spec"]["initContainers"][0]["image"].as_str().unwrap().to_owned();
+    // The operator would put it right at once.
+    let away = OperatorAway::begin(case.installed);
     case.swap("outrigger/sidecar:nowhere");
     case.until("the image can't be had", || {
         let found = case.namespace.json(&["get", "pod", &case.pod]).unwrap();
@@ -140,7 +169,8 @@ fn a_sidecar_swapped_to_an_image_that_cannot_be_pulled_restarts_no_engine() {
         waiting.and_then(Value::as_str).is_some_and(|why| why.contains("Image"))
     });
     case.engine_is_left_alone(PROBES, || {});
-    case.swap(&image);
+    // Back again, it does.
+    drop(away);
     case.ready(2);
     assert_eq!(case.restarts("engine"), 0);
 }
@@ -203,11 +233,12 @@ fn a_pod_that_is_deleted_finishes_its_streams() {
     let began = Instant::now();
     case.namespace.kubectl(&["delete", "pod", &case.pod, "--wait=false"]).unwrap();
     case.until("it is gone", || !case.pods().iter().any(|pod| pod["metadata"]["name"] == case.pod.as_str()));
-    println!("gone after {:?}", began.elapsed());
+    let gone = began.elapsed();
+    println!("gone after {gone:?}");
     case.ready(2);
     let tally = callers.stop();
     assert!(tally.all() > 6, "{tally:?}");
     assert_eq!(tally.failed, 0, "{tally:?}");
     // Well before what the drain may take at most.
-    assert!(began.elapsed() < Duration::from_secs(90), "{:?}", began.elapsed());
+    assert!(gone < Duration::from_secs(90), "{gone:?}");
 }

@@ -97,7 +97,7 @@ pub(crate) struct Args {
     #[arg(long, env = "MLSERVER_HTTP_PORT")]
     pub(crate) port: Option<u16>,
     /// The model's name
-    #[arg(long, default_value = "demo")]
+    #[arg(long, env = "MLSERVER_MODEL_NAME", default_value = "demo")]
     model: String,
     /// The name under which it is served, instead of --model
     #[arg(long)]

@@ -150,7 +150,7 @@ fn circle(
     state.watch(Arc::clone(&index), leadership.clone());
     let (server, reports) = Server::new();
     let (events, writer) = Events::new(client.clone(), &config.pod_name, metrics.clone());
-    let bundles = Bundles::new(trust.clone(), client.clone());
+    let bundles = Bundles::new(trust.clone(), client.clone(), &config.installation.namespace);
     let controller = Controller::new(Parts {
         client: client.clone(),
         index: Arc::clone(&index),

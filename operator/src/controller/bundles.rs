@@ -2,8 +2,11 @@
 //! kubelet that finds it missing looks again only a minute later. So it is there before a namespace's first pod.
 
 use crate::apply::{self, Error};
+use crate::names;
 use crate::trust::{Trust, publish};
-use kube::Client;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::DeleteParams;
+use kube::{Api, Client};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -13,6 +16,8 @@ use tokio::sync::watch;
 pub struct Bundles {
     trust: Trust,
     client: Client,
+    /// The installation's own namespace, where gateways need the bundle whatever there is.
+    home: Arc<str>,
     namespaces: Arc<watch::Sender<BTreeSet<String>>>,
 }
 
@@ -24,8 +29,8 @@ impl std::fmt::Debug for Bundles {
 
 impl Bundles {
     /// None so far.
-    pub fn new(trust: Trust, client: Client) -> Self {
-        Self { trust, client, namespaces: Arc::default() }
+    pub fn new(trust: Trust, client: Client, home: &str) -> Self {
+        Self { trust, client, home: home.into(), namespaces: Arc::default() }
     }
 
     /// All of them, now and whenever one is added: [`Trust::publish`] keeps the bundle in each.
@@ -49,8 +54,16 @@ impl Bundles {
         Ok(())
     }
 
-    /// Forgets a namespace that is gone or has no deployments any more.
-    pub(crate) fn forget(&self, namespace: &str) {
-        self.namespaces.send_if_modified(|all| all.remove(namespace));
+    /// Takes the bundle out of a namespace that has no deployments any more. One that stays behind, because nobody led
+    /// at that moment or the request failed, does no harm: it is what every pod of the cluster may know.
+    pub(crate) async fn forget(&self, namespace: &str) {
+        if *self.home == *namespace || !self.namespaces.send_if_modified(|all| all.remove(namespace)) {
+            return;
+        }
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+        match apply::bounded(api.delete(names::CA_OBJECT, &DeleteParams::default())).await {
+            Err(error) if !error.is_gone() => tracing::debug!(namespace, %error, "a bundle stays behind"),
+            _ => {}
+        }
     }
 }

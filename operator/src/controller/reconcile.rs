@@ -70,7 +70,7 @@ pub(crate) async fn look(parts: &Parts, key: &DeploymentKey) -> Option<Instant> 
             parts.metrics.forget(key);
             let prefix = format!("{}/", names(key).1);
             if parts.index.keys().iter().all(|other| !other.as_str().starts_with(&prefix)) {
-                parts.bundles.forget(names(key).1);
+                parts.bundles.forget(names(key).1).await;
             }
             return None;
         }

@@ -120,6 +120,9 @@ fn of_container(pod: &Pod, status: &ContainerStatus, declared: Option<&Container
     if is_sidecar {
         // Running again is not trouble: an in-place upgrade restarts it too.
         status.state.running.is_none().then_some(())?;
+        // Between two images it has ended as it was told to, and runs again in a moment.
+        let looping = status.state.waiting.is_some();
+        (looping || end.exit_code != 0).then_some(())?;
         return Some(Found { rank: 70, trouble: blocks("SidecarCannotStart", text) });
     }
     if is_nodes_fault(end) {
