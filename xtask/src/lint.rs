@@ -14,7 +14,8 @@ pub(crate) fn lint() -> Result<()> {
 /// Formatting, clippy, generated files, contracts.
 pub(crate) fn sources() -> Result<()> {
     run::must("cargo fmt --check", run::command("cargo", ["fmt", "--all", "--check"])?)?;
-    let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
+    let clippy =
+        ["clippy", "--workspace", "--all-targets", "--all-features", "--locked", "--", "-D", "warnings"];
     run::must("cargo clippy -D warnings", run::command("cargo", clippy)?)?;
     generate::generate(true)?;
     contracts::contracts(false)
