@@ -44,7 +44,7 @@ pub(crate) fn report(rollout: &mut Rollout<'_>) {
     }
     if rollout.has_failed() {
         let why =
-            "the revision that the spec asks for has failed; a change of the spec is waited for".to_owned();
+            "the revision that the spec asks for has failed: a change of the spec is waited for".to_owned();
         rollout.waiting.push(Waiting { what: "spec".into(), why, until: None });
     }
     rollout.status.message = message(rollout);
