@@ -19,7 +19,7 @@ pub(crate) fn model<H: Hooks>(snapshot: &Snapshot, name: &str) -> Result<Respons
     known(snapshot)?;
     match snapshot.names.find(name) {
         Some(_) => Ok(json(StatusCode::OK, &model_object(name))),
-        None => Err(no_model(name)),
+        None => Err(no_model(snapshot, name)),
     }
 }
 
@@ -43,8 +43,13 @@ pub(crate) fn known(snapshot: &Snapshot) -> Result<(), Refusal> {
     Err(Refusal::unavailable("no_table", "this gateway has not heard yet what it serves"))
 }
 
-/// Nothing is served under this name.
-pub(crate) fn no_model(name: &str) -> Refusal {
+/// Nothing is served under this name, as far as that is known: a gateway that hears of no changes can't say that a
+/// model does not exist, which clients take for final.
+pub(crate) fn no_model(snapshot: &Snapshot, name: &str) -> Refusal {
+    if !snapshot.live {
+        let message = "this gateway hears of no changes now, and has not heard of this model";
+        return Refusal::unavailable("table_stale", message).param("model");
+    }
     // A name is at most a kilobyte, and comes from the client that reads the answer.
     let message = format!("The model `{name}` does not exist");
     Refusal::new(StatusCode::NOT_FOUND, "model_not_found", message).param("model")

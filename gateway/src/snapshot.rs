@@ -21,6 +21,8 @@ pub(crate) struct Snapshot {
     pub(crate) deployments: Vec<Arc<Deployment>>,
     /// Whether any table was heard, read from disk or given by hand: without one nothing can be said to be absent.
     pub(crate) known: bool,
+    /// Whether changes are heard of now. While they aren't, what is not in the table may be there all the same.
+    pub(crate) live: bool,
 }
 
 /// One deployment.
@@ -143,14 +145,14 @@ impl Builder {
             format!("{keeps} and {loses} both claim the name `{name}`; {keeps} keeps it")
         }));
         self.deployments = deployments.iter().map(|d| (d.routes.deployment.clone(), Arc::clone(d))).collect();
-        let live: Vec<u32> = deployments
+        let serving: Vec<u32> = deployments
             .iter()
             .flat_map(|d| d.stable.iter().chain(&d.canary))
             .map(|side| side.revision.number)
             .collect();
-        self.revisions.retain(|_, revision| live.contains(&revision.number));
+        self.revisions.retain(|_, revision| serving.contains(&revision.number));
         self.version += 1;
-        (Snapshot { version: self.version, names, deployments, known }, trouble)
+        (Snapshot { version: self.version, names, deployments, known, live: table.live }, trouble)
     }
 
     fn deployment(&mut self, routes: &Arc<Routes>, trouble: &mut Vec<String>) -> Arc<Deployment> {

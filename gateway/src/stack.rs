@@ -134,8 +134,8 @@ impl Gateway {
 /// The deployment of a name, and the engines' name where another one was asked for.
 fn find(view: &View, name: &str) -> Result<(Rc<Local>, Option<Arc<str>>), Refusal> {
     own::known(&view.snapshot)?;
-    let named = view.snapshot.names.find(name).ok_or_else(|| own::no_model(name))?;
-    let local = view.deployment(named.target).ok_or_else(|| own::no_model(name))?;
+    let named = view.snapshot.names.find(name).ok_or_else(|| own::no_model(&view.snapshot, name))?;
+    let local = view.deployment(named.target).ok_or_else(|| own::no_model(&view.snapshot, name))?;
     Ok((Rc::clone(local), named.rename.clone()))
 }
 

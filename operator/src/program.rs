@@ -42,9 +42,14 @@ pub fn main_with(args: impl Iterator<Item = OsString>) -> ExitCode {
     };
     log::init();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
-    let ended = runtime.context("the runtime can't be made").and_then(|runtime| match task {
-        Task::Run(config) => runtime.block_on(run(*config)),
-        Task::Check(check) => runtime.block_on(check.run()),
+    let ended = runtime.context("the runtime can't be made").and_then(|runtime| {
+        let ended = match task {
+            Task::Run(config) => runtime.block_on(run(*config)),
+            Task::Check(check) => runtime.block_on(check.run()),
+        };
+        // Whoever still looks a name up or reads a file must not hold the program: another replica is to lead.
+        runtime.shutdown_timeout(FAREWELL);
+        ended
     });
     match ended {
         Ok(()) => ExitCode::SUCCESS,
