@@ -77,7 +77,24 @@ fn the_helper_links_nothing() {
     assert_eq!(links("outrigger-helper"), BTreeSet::new());
 }
 
+/// Everything of this workspace but the operator and the command line.
 #[test]
-fn kubernetes_clients_stand_under_no_part_yet() {
-    check("outrigger", &["kube-client", "kube-runtime"]);
+fn kubernetes_clients_stand_under_operator_and_command_line_alone() {
+    for package in [
+        "outrigger-benches",
+        "outrigger-crds",
+        "outrigger-decide",
+        "outrigger-engine-sim",
+        "outrigger-helper",
+        "outrigger-plan",
+        "outrigger-verdict",
+        "outrigger-wire",
+    ] {
+        check(package, &["kube-client", "kube-runtime"]);
+    }
+}
+
+#[test]
+fn the_operator_knows_no_data_path() {
+    check("outrigger-operator", &["outrigger-gateway", "outrigger-sidecar", "outrigger"]);
 }
