@@ -33,6 +33,9 @@ enum Where {
 }
 use Where::{Everywhere, Here};
 
+/// Why what the operator made is read once more.
+const WHOSE: &str = "tells whose an object is that somebody else edits";
+
 /// Rights that the session below does not use, and why they are needed. `list` and `watch` at a replica's start are
 /// held against the whole log instead.
 const NOT_HERE: &[(Where, &str, &str, &str, &str)] = &[
@@ -54,7 +57,11 @@ const NOT_HERE: &[(Where, &str, &str, &str, &str)] = &[
     (Here, "", "pods", "create", "brings a new sidecar's image to a node"),
     (Here, "", "pods", "delete", "takes that pod away again"),
     (Everywhere, "events.k8s.io", "events", "patch", "tells the same a second time"),
-    (Everywhere, "", "services", "delete", "never: it goes with its owner"),
+    (Everywhere, "", "services", "get", WHOSE),
+    (Everywhere, "apps", "controllerrevisions", "get", WHOSE),
+    (Everywhere, "apps", "replicasets", "get", WHOSE),
+    (Everywhere, "networking.k8s.io", "networkpolicies", "get", WHOSE),
+    (Everywhere, "policy", "poddisruptionbudgets", "get", WHOSE),
     (Everywhere, "admissionregistration.k8s.io", "mutatingwebhookconfigurations", "patch", "a new authority"),
     (
         Everywhere,
@@ -230,7 +237,7 @@ fn api_tokens(pod: &Value) -> Vec<String> {
 /// What the API server says to a token that a container has in `/outrigger-token`.
 fn said_to_its_token(cluster: &Cluster, namespace: &str, pod: &str, container: &str) -> String {
     let process = cluster.container_pid(namespace, pod, container).unwrap();
-    let token = std::fs::read_to_string(format!("/proc/{process}/root/outrigger-token/token")).unwrap();
+    let token = std::fs::read_to_string(format!("/proc/{process}/root{}", "/outrigger-token/token")).unwrap();
     let path = "jsonpath={.clusters[0].cluster.server}";
     let server = cluster.kubectl(&["config", "view", "-o", path]).unwrap();
     let (token, server) = (format!("--token={}", token.trim()), format!("--server={}", server.trim()));

@@ -128,7 +128,7 @@ mod tests {
             "outrigger://gateway",
             "outrigger://gateway/a/b",
             "outrigger://Gateway/a",
-            "outrigger://root/a",
+            "outrigger://other/a",
             "spiffe://gateway/a",
             "outrigger:/gateway/a",
             "",
