@@ -5,6 +5,7 @@
 
 pub mod batching;
 pub mod load;
+pub mod operator;
 pub mod program;
 pub mod proxy;
 pub mod report;

@@ -40,6 +40,11 @@ impl Program {
         Ok(this)
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
@@ -71,9 +76,7 @@ impl Program {
     pub fn memory(&self) -> Result<f64> {
         let mut sum = 0.0;
         for pid in self.family()? {
-            let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-            sum += line.trim().trim_end_matches("kB").trim().parse::<f64>()? / 1024.0;
+            sum += resident(pid, "VmRSS")?;
         }
         Ok(sum)
     }
@@ -90,8 +93,17 @@ impl Program {
     }
 }
 
+/// Memory of a process in MiB: `VmRSS`, what is resident now, or `VmHWM`, the most that ever was.
+pub fn resident(pid: u32, which: &str) -> Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let mut lines = status.lines();
+    let line = lines.find_map(|line| line.strip_prefix(which)?.strip_prefix(':'));
+    let line = line.with_context(|| format!("no {which}"))?;
+    Ok(line.trim().trim_end_matches("kB").trim().parse::<f64>()? / 1024.0)
+}
+
 /// User and system time of a process in seconds, in ticks of 10 ms.
-fn cpu(pid: u32) -> Result<f64> {
+pub fn cpu(pid: u32) -> Result<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name, in parentheses, may hold anything.
     let (_, fields) = stat.rsplit_once(')').context("no name in /proc/PID/stat")?;

@@ -26,7 +26,7 @@ usage: cargo xtask COMMAND
                `test cluster` runs the rung on a real cluster alone
   lint         formatting, clippy, generated files, contracts, licences and bans
   generate     write the generated files (crds/yaml); --check only compares
-  bench NAME   run a benchmark (proxy, batching, dataplane, verdicts), print its table, write target/bench/NAME.json
+  bench NAME   run a benchmark (proxy, batching, dataplane, operator, verdicts), print its table, write target/bench/NAME.json
   cluster ...  a real Kubernetes to test with: up, down, status, load, ...; alone, it lists them
   programs ... build the programs that the cluster and its tests need, and print where they are
   images ...   build the images of static programs into archives, without Docker: all, or the named
