@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 /// The most connections at once: a sidecar and a gateway hold two each, and a cluster of two thousand replicas
 /// is beyond what one operator serves.
@@ -41,6 +41,9 @@ const PIECE: usize = 64 << 10;
 /// A connection with a certificate takes requests for this long; the next one shows a certificate anew. A stream
 /// that runs is not cut: it is one request.
 const CONNECTION_TIME: Duration = Duration::from_secs(600);
+/// For how long a deployment that a new subscriber has and this server does not know is not called gone: another
+/// server may have heard of it a moment earlier. Longer than a cache lags behind on a busy machine.
+const DOUBT: Duration = Duration::from_secs(5);
 /// How long accepting rests after an error such as too many open files.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -283,6 +286,7 @@ impl Server {
         let mut sent = Sent::new(subscribe.have);
         let mut changed = self.shared.changed.subscribe();
         let mut synced = false;
+        let settled = tokio::time::Instant::now() + DOUBT;
         loop {
             changed.mark_unchanged();
             let behind = self.shared.state().behind(&subscribe.subscription, &mut sent);
@@ -298,14 +302,15 @@ impl Server {
                 }
             }
             let next = tokio::select! {
-                moved = changed.changed() => if moved.is_err() { return } else { None },
-                () = sleep(HEARTBEAT) => line(&Change::Alive),
+                moved = changed.changed() => if moved.is_err() { return } else { Vec::new() },
+                () = sleep(HEARTBEAT) => line(&Change::Alive).into_iter().collect(),
+                () = sleep_until(settled), if sent.doubts => self.shared.state().settle(&mut sent),
                 () = lines.closed() => return,
             };
-            if let Some(alive) = next
-                && !matches!(timeout(SLOWEST_READER, lines.send(alive)).await, Ok(Ok(())))
-            {
-                return;
+            for line in next {
+                if !matches!(timeout(SLOWEST_READER, lines.send(line)).await, Ok(Ok(()))) {
+                    return;
+                }
             }
         }
     }

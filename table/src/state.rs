@@ -85,12 +85,15 @@ pub(crate) struct Sent {
     versions: BTreeMap<String, Version>,
     /// Up to which change; `None` before the first look.
     seen: Option<u64>,
+    /// The subscriber came with deployments that are not known here. They may be gone, or so new that this server has
+    /// not heard of them yet: which, shows after a while.
+    pub(crate) doubts: bool,
 }
 
 impl Sent {
     /// A subscriber that has these already.
     pub(crate) fn new(versions: BTreeMap<String, Version>) -> Self {
-        Self { versions, seen: None }
+        Self { versions, seen: None, doubts: false }
     }
 }
 
@@ -203,10 +206,10 @@ impl State {
                         }
                     }
                     _ => {
-                        let known: Vec<_> =
-                            sent.versions.keys().map(|key| DeploymentKey(key.clone())).collect();
-                        let gone = known.iter().filter(|key| !self.routes.contains_key(key));
-                        for key in gone.chain(self.routes.keys()) {
+                        let gone = self.unknown(sent);
+                        sent.doubts = sent.seen.is_none() && !gone.is_empty();
+                        let told = if sent.doubts { &[] } else { gone.as_slice() };
+                        for key in told.iter().chain(self.routes.keys()) {
                             lines.extend(self.one_behind(key, sent));
                         }
                     }
@@ -221,6 +224,18 @@ impl State {
                 Some(line.into_iter().collect())
             }
         }
+    }
+
+    /// What the subscriber has and this server still does not know is gone.
+    pub(crate) fn settle(&self, sent: &mut Sent) -> Vec<Bytes> {
+        sent.doubts = false;
+        self.unknown(sent).iter().filter_map(|key| self.one_behind(key, sent)).collect()
+    }
+
+    /// What the subscriber has and this server does not know.
+    fn unknown(&self, sent: &Sent) -> Vec<DeploymentKey> {
+        let known = sent.versions.keys().map(|key| DeploymentKey(key.clone()));
+        known.filter(|key| !self.routes.contains_key(key)).collect()
     }
 
     fn one_behind(&self, key: &DeploymentKey, sent: &mut Sent) -> Option<Bytes> {

@@ -72,6 +72,29 @@ async fn a_removal_does_not_make_an_old_serial_new() {
     until(&mut table, "made anew", |t| weight(t, "a/x") == Some(0)).await;
 }
 
+/// A server that has not heard of a deployment yet does not call it gone before it could have heard.
+///
+/// proves R.18
+#[tokio::test(start_paused = true)]
+async fn a_server_that_lags_behind_takes_nothing_away() {
+    let ((first, _r1), (second, _r2)) = (Server::new(), Server::new());
+    let ((one, task), (two, _task)) = (serve(&first).await, serve(&second).await);
+    first.publish(vec![routes("a/new", 3, 0), routes("a/gone", 5, 0)]);
+    second.publish(Vec::new());
+    let client = Client::start(gateway(&[&one, &two]));
+    let mut table = client.table();
+    until(&mut table, "both", |t| t.live && t.routes.len() == 2).await;
+    task.abort();
+    until(&mut table, "the other server", |t| !t.live).await;
+    until(&mut table, "its stream", |t| t.live).await;
+    assert_eq!(table.borrow().routes.len(), 2, "nothing is taken away at once");
+    tokio::time::advance(Duration::from_secs(3)).await;
+    assert_eq!(table.borrow().routes.len(), 2);
+    second.publish(vec![routes("a/new", 3, 0)]);
+    let after = until(&mut table, "what is really gone", |t| t.routes.len() == 1).await;
+    assert!(after.routes.contains_key(&"a/new".into()));
+}
+
 #[tokio::test]
 async fn a_resumed_stream_sends_only_what_differs() {
     let (server, _reports) = Server::new();

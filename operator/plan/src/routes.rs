@@ -40,7 +40,7 @@ pub fn endpoints(
         serial: status.serial,
         model: declared.spec.model.name.clone(),
         serving: declared.spec.serving.clone(),
-        grant: healing::granted(status, replica),
+        grant: healing::granted(declared.spec.serving.health.restart_budget, status, replica),
     };
     replicas.iter().map(config).collect()
 }

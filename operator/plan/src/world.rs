@@ -92,6 +92,8 @@ pub struct Replica {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Said {
+    /// Whether it was heard at all, since this leader listens.
+    pub heard: bool,
     /// Restarts that it ordered of late: number and time, the newest last.
     pub ordered: Vec<(u64, Timestamp)>,
     /// The restart that it asks for, and since when.
@@ -102,7 +104,7 @@ pub struct Said {
 impl Said {
     /// Whether nothing was said.
     pub fn is_nothing(&self) -> bool {
-        self.ordered.is_empty() && self.asks.is_none()
+        *self == Self::default()
     }
 }
 
@@ -115,6 +117,7 @@ impl Replica {
         };
         let Restarts { orders, asks } = &report.restarts;
         self.said = Said {
+            heard: true,
             ordered: orders.iter().map(|order| (order.number, ago(order.age_millis))).collect(),
             asks: asks.map(|ask| (ask.number, ago(ask.age_millis))),
         };

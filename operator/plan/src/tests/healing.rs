@@ -240,7 +240,8 @@ proptest! {
             fleet.act(op);
             fleet.check()?;
         }
-        // And nobody is forgotten: all that are stuck get theirs, one after the other.
+        // And nobody is forgotten: all that are stuck get theirs, one after the other. What replicas that are gone
+        // ordered counts for a minute longer, as nobody says when that was.
         for _ in 0..replicas + 1 {
             for n in 0..replicas {
                 fleet.climb(n);
@@ -248,10 +249,56 @@ proptest! {
             }
             fleet.plan(2);
             fleet.check()?;
-            fleet.act(&Op::Pass(per as i64 + 2));
+            fleet.act(&Op::Pass(per as i64 + 62));
         }
         let stuck = fleet.sidecars.iter().filter(|sidecar| sidecar.stuck).count();
         prop_assert!(stuck == 0 || max == 0, "{stuck} wait for ever: {:#?}", fleet.sidecars);
+    }
+}
+
+/// What `Plan` is told by a leader that wrote, and died before it told anybody.
+const UNTOLD: Op = Op::Plan(1);
+const TOLD: Op = Op::Plan(2);
+
+/// Numbers of the restarts that stand in the status, and the most that were really ordered in one `per`.
+fn played(fleet: &mut Fleet, ops: &[Op]) -> Vec<u64> {
+    for op in ops {
+        fleet.act(op);
+        fleet.check().unwrap();
+    }
+    fleet.sim.status.restarts.iter().map(|restart| restart.number).collect()
+}
+
+/// proves H.5
+#[test]
+fn a_grant_is_not_told_while_prepaid_ones_that_became_known_later_spend_the_budget() {
+    use Op::{LeaderRestarts, Pass, Report, Stick};
+    let mut fleet = Fleet::new(2, 3600, 2);
+    let untold = [Stick(0), Stick(1), Stick(1), Report(1), UNTOLD];
+    assert_eq!(played(&mut fleet, &untold), [102, 103]);
+    assert_eq!(played(&mut fleet, &[LeaderRestarts, Report(0), Report(1), UNTOLD]).len(), 3);
+    assert_eq!(played(&mut fleet, &[Pass(1), TOLD]).len(), 3);
+    assert_eq!(fleet.sidecars[1].orders.len(), 1, "held back");
+    // The prepaid ones are over: it is granted anew, and used.
+    played(&mut fleet, &[Pass(3661), Report(0), Report(1), TOLD]);
+    assert_eq!(fleet.sidecars[1].orders.last().map(|order| order.number), Some(103));
+}
+
+/// proves H.5
+#[test]
+fn a_grant_that_is_used_late_counts_from_its_use_even_when_that_is_never_reported() {
+    use Op::{LeaderRestarts, Pass, PodReplaced, Report, Stick};
+    for lost in [Report(1), LeaderRestarts, PodReplaced(0)] {
+        let mut fleet = Fleet::new(2, 60, 1);
+        let spend = [Stick(0), Stick(1), Report(0), Report(1), TOLD, Pass(122)];
+        assert_eq!(played(&mut fleet, &spend).len(), 2);
+        // Both ask; the first is granted, and hears of it when all but a moment of the budget's time has passed.
+        let granted = played(&mut fleet, &[Stick(0), Report(0), UNTOLD, Pass(60), LeaderRestarts, TOLD]);
+        assert_eq!(granted, [103], "{lost:?}");
+        assert_eq!(fleet.sidecars[0].orders.len(), 2, "{lost:?}");
+        let late = [lost.clone(), Stick(1), Report(1), Pass(58), TOLD];
+        assert_eq!(played(&mut fleet, &late), [103], "{lost:?}");
+        played(&mut fleet, &[Pass(64), Report(0), Report(1), TOLD, Pass(1), TOLD]);
     }
 }
 
@@ -261,6 +308,7 @@ fn the_longest_asking_is_granted_first_and_the_rest_is_told_why_it_waits() {
     let now = fleet.sim.now;
     let ago = |seconds| now.checked_sub(SignedDuration::from_secs(seconds)).unwrap();
     fleet.sim.replicas = fleet.sidecars.iter().map(|sidecar| sidecar.replica.clone()).collect();
+    fleet.sim.replicas.iter_mut().for_each(|replica| replica.said.heard = true);
     fleet.sim.replicas[0].said.asks = Some((7, ago(5)));
     fleet.sim.replicas[1].said.asks = Some((7, ago(50)));
     fleet.sim.replicas[2].said.ordered = vec![(3, ago(100)), (1, ago(700))];
