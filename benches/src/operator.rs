@@ -67,9 +67,9 @@ pub fn run() -> Result<Measured> {
         let ours = measure(cluster, &server, &base).await?;
         say(&format!("{MANY} Rollouts of Argo"))?;
         let argo = argo::run(cluster, &definitions, &server, MANY).await?;
+        words::requests("argo", &argo.steady)?;
         anyhow::Ok(ours(argo))
     })?;
-    words::details(&found)?;
     Ok(Measured { lines: words::lines(&found), void: None })
 }
 
@@ -92,6 +92,7 @@ async fn measure(
     say(&format!("{MANY} deployments"))?;
     let namespace = cluster.namespace("bench-many")?;
     let ours = ours::steady(cluster, server, &operator, &namespace, MANY).await?;
+    words::requests("operator", &ours)?;
     let peak = operator.peak()?;
     let resting = rest(cluster, &namespace).await?;
     let many = (operator.memory()?, operator.following()?);

@@ -26,9 +26,10 @@ pub(crate) struct Audit {
 /// Requests that were seen.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
-    /// Writes that succeeded, by what was done to what (`patch services`).
+    /// Writes that succeeded, by what was done to what (`patch services`). Events are not among them: they are told
+    /// to people, at a pace of their own, and bring nothing about.
     pub(crate) writes: BTreeMap<String, Kind>,
-    /// Everything else: reads, watches, and writes that were refused, with the answer's code.
+    /// Everything else: events, reads, watches, and writes that were refused, with the answer's code.
     pub(crate) others: BTreeMap<String, Kind>,
     /// When the first write came in.
     pub(crate) first: Option<Timestamp>,
@@ -49,12 +50,6 @@ impl Seen {
     /// How many writes.
     pub(crate) fn count(&self) -> usize {
         self.writes.values().map(|kind| kind.count).sum()
-    }
-
-    /// Writes without events, which are told to people and bring nothing about.
-    pub(crate) fn essential(&self) -> usize {
-        let essential = self.writes.iter().filter(|(name, _)| !name.contains("events"));
-        essential.map(|(_, kind)| kind.count).sum()
     }
 
     /// From the first write to the last.
@@ -78,7 +73,8 @@ impl Seen {
         let slash = if subresource.is_empty() { "" } else { "/" };
         let name = format!("{} {}{slash}{subresource}", text("/verb"), text("/objectRef/resource"));
         let code = event.pointer("/responseStatus/code").and_then(Value::as_u64).unwrap_or_default();
-        let writes = matches!(text("/verb"), "create" | "update" | "patch" | "delete" | "deletecollection");
+        let verbs = ["create", "update", "patch", "delete", "deletecollection"];
+        let writes = verbs.contains(&text("/verb")) && text("/objectRef/resource") != "events";
         let kind = match writes && code < 300 {
             true => {
                 self.first = Some(self.first.map_or(began, |first| first.min(began)));

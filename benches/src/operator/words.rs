@@ -47,7 +47,13 @@ pub(super) fn lines(found: &Found) -> Vec<Line> {
             each(theirs.work.server * 1e3),
             Goal::None,
         ),
-        alone(&format!("memory with {FEW}, MiB"), found.few.0, Goal::Below(40.0)),
+        Line::new(
+            "operator",
+            &format!("memory with {FEW}, MiB"),
+            found.few.0,
+            Some(("argo with none", argo.idle)),
+            Goal::Below(40.0),
+        ),
         beside("memory with 1 000, MiB", found.many.0, argo.memory, Goal::None),
         alone("memory with 1 000, MiB", found.many.0, Goal::Below(40.0)),
         beside("most memory ever, MiB", found.peak, argo.peak, Goal::None),
@@ -62,38 +68,25 @@ fn rate(seen: &Seen) -> f64 {
     seen.count() as f64 / seen.took().as_secs_f64()
 }
 
-/// What the table has no room for: each kind of request, and who was at work.
-pub(super) fn details(found: &Found) -> Result<()> {
-    let mut out = std::io::stdout();
-    for (name, steady) in [("operator", &found.ours), ("argo", &found.argo.steady)] {
-        writeln!(out, "\n{name}: requests, mean time at the API server")?;
-        kinds(&mut out, steady)?;
-    }
-    writeln!(
-        out,
-        "\nConfigMaps, 1/s: {:.0?}; argo's memory before, MiB: {:.1}\n",
-        found.raw, found.argo.idle
-    )?;
-    Ok(())
-}
-
-fn kinds(out: &mut impl std::io::Write, steady: &Steady) -> Result<()> {
+/// What the table has no room for: each kind of request, and who was at work. Said at once, for what follows may fail.
+pub(super) fn requests(name: &str, steady: &Steady) -> Result<()> {
     let Steady { seen, work, .. } = steady;
+    let mut out = std::io::stdout();
+    writeln!(out, "        {name}: requests, mean time at the API server")?;
     for (name, kind) in seen.writes.iter().chain(&seen.others) {
         let mean = kind.worked * 1e3 / kind.count as f64;
-        writeln!(out, "  {:>6}  {mean:>8.1} ms  {name}", kind.count)?;
+        writeln!(out, "        {:>6}  {mean:>8.1} ms  {name}", kind.count)?;
     }
     writeln!(
         out,
-        "  {:.1} s from first to last write, {:.1} at once; cpu: controller {:.1} s, API server and etcd {:.1} s, \
-         Kubernetes' controllers {:.1} s, others {:.0} %; essential writes {}",
+        "        {:.1} s from first to last write, {:.1} at once; cpu: controller {:.1} s, API server and etcd {:.1} s, \
+         Kubernetes' controllers {:.1} s, others {:.0} %",
         seen.took().as_secs_f64(),
         seen.at_once(),
         work.controller,
         work.server,
         work.kubernetes,
         work.strange() * 100.0,
-        seen.essential(),
     )?;
     Ok(())
 }
