@@ -173,7 +173,9 @@ fn a_second_manager_is_told_of_conflicts() {
     // The first applies again, and the operator writes again: neither takes away what the other manager added.
     let children = ["service/chat", "poddisruptionbudget/chat", "networkpolicy/chat"];
     for child in children {
-        namespace.kubectl(&["label", child, "team=b"]).unwrap();
+        // The budget is written last, and a Service may take its time.
+        let label = || Ok(namespace.kubectl(&["label", child, "team=b"]).is_ok());
+        cluster.wait_until(namespace.name(), child, SEEN, label).unwrap();
     }
     namespace.apply(&manifest(model).replace("maxDrain: 100s", "maxDrain: 98s")).unwrap();
     namespace.kubectl(&["scale", "md/chat", "--replicas=3"]).unwrap();
@@ -271,8 +273,8 @@ fn delete_takes_all_with_it() {
     let namespace = serving(installed, "delete", model).unwrap();
     let found = installed.deployment(namespace.name(), NAME).unwrap();
     assert!(found["metadata"]["finalizers"].is_null(), "{found}");
-    // 15 ms a token: twelve seconds.
-    let stream = std::thread::spawn(move || complete(installed.gateway(), model, 800, true));
+    // 15 ms a token: forty-five seconds.
+    let stream = std::thread::spawn(move || complete(installed.gateway(), model, 3_000, true));
     installed
         .cluster
         .wait_until(namespace.name(), "a stream", SOON, || Ok(in_flight(&namespace) == 1))
