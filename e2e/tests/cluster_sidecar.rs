@@ -163,10 +163,10 @@ fn a_sidecar_swapped_to_an_image_that_cannot_be_pulled_restarts_no_engine() {
     // The operator would put it right at once.
     let away = OperatorAway::begin(case.installed);
     case.swap("outrigger/sidecar:nowhere");
+    // The container's state stays `terminated` meanwhile; only events tell.
     case.until("the image can't be had", || {
-        let found = case.namespace.json(&["get", "pod", &case.pod]).unwrap();
-        let waiting = found.pointer("/status/initContainerStatuses/0/state/waiting/reason");
-        waiting.and_then(Value::as_str).is_some_and(|why| why.contains("Image"))
+        let told = case.namespace.kubectl(&["get", "events", "--field-selector=reason=Failed"]).unwrap();
+        told.contains("ErrImagePull") || told.contains("ImagePullBackOff")
     });
     case.engine_is_left_alone(PROBES, || {});
     // Back again, it does.
