@@ -157,7 +157,9 @@ fn a_second_manager_is_told_of_conflicts() {
         cluster.try_feed(&args, text).unwrap()
     };
     // `kubectl apply` gives what was applied on the client's side to the first who applies on the server's.
-    let first = by("first", &manifest(model));
+    let take = ["apply", "--server-side", "--force-conflicts", "-n", namespace.name(), "-f", "-"];
+    let args: Vec<&str> = take.iter().copied().chain(["--field-manager", "first"]).collect();
+    let first = cluster.try_feed(&args, &manifest(model)).unwrap();
     assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
     let other = manifest(model).replace("maxDrain: 100s", "maxDrain: 99s").replace("v1\"", "v2\"");
     let refused = by("other", &other);
@@ -180,7 +182,7 @@ fn a_second_manager_is_told_of_conflicts() {
         let label = || Ok(namespace.kubectl(&["label", child, "team=b"]).is_ok());
         cluster.wait_until(namespace.name(), child, SEEN, label).unwrap();
     }
-    let again = by("first", &manifest(model).replace("maxDrain: 100s", "maxDrain: 98s"));
+    let again = cluster.try_feed(&args, &manifest(model).replace("maxDrain: 100s", "maxDrain: 98s")).unwrap();
     assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
     namespace.kubectl(&["scale", "md/chat", "--replicas=3"]).unwrap();
     installed.wait_condition(namespace.name(), NAME, "Available", "True", SEEN).unwrap();

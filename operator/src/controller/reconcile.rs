@@ -164,12 +164,14 @@ fn planned(
     now: Timestamp,
 ) -> (Plan, Vec<Replica>) {
     let (live, nodes) = (parts.table.live_gateways(), parts.index.nodes());
+    // What is free changes without an event of ours, and the words with it.
+    let unplaced = used.is_some();
     let mut memory = parts.memory.inner();
     let world =
         world::world(&From { key, object, entry, nodes: &nodes, used, live: &live, now }, &mut memory);
     let plan = plan(&world, now);
     let settled = matches!(plan.outcome, Outcome::Serving | Outcome::RolledBack);
-    memory.own(key).attentive = plan.status.canary.is_some() || !settled;
+    memory.own(key).attentive = plan.status.canary.is_some() || !settled || unplaced;
     (plan, world.replicas)
 }
 
