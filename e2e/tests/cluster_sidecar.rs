@@ -127,7 +127,7 @@ impl Case {
     fn ask(&self) {
         let body = json!({"model": self.model, "prompt": "Hello", "max_tokens": 4}).to_string();
         let url = "http://127.0.0.1:9000/v1/completions";
-        let args = ["-sS", "--max-time", "20", "-H", "content-type: application/json", "-d", &body, url];
+        let args = ["-sS", "--max-time", "30", "-H", "content-type: application/json", "-d", &body, url];
         let _ = self.installed.cluster.from_pod(self.namespace.name(), &self.pod, "engine", "curl", &args);
     }
 }
@@ -179,8 +179,12 @@ fn a_sidecar_swapped_to_an_image_that_cannot_be_pulled_restarts_no_engine() {
 #[test]
 fn a_stuck_engine_is_restarted_once_and_then_the_budget_holds() {
     let case = Case::start("sidecar-stuck");
-    let budget =
-        json!({"spec": {"serving": {"health": {"restartBudget": {"per": "10m", "max": 1}}}}}).to_string();
+    // Work has to be in the engine for as long as it takes to call it stuck.
+    let serving = json!({
+        "health": {"restartBudget": {"per": "10m", "max": 1}},
+        "timeouts": {"firstByte": "60s"},
+    });
+    let budget = json!({"spec": {"serving": serving}}).to_string();
     case.namespace.kubectl(&["patch", "modeldeployment", NAME, "--type=merge", "-p", &budget]).unwrap();
     case.fault(&json!({"fault": "hang"}));
     case.ask();
