@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
 /// How long an answer is good for: `0 of 2 free` is to be true when it is read.
-const FRESH: Duration = Duration::from_secs(5);
+const FRESH: Duration = Duration::from_secs(3);
 /// Pods of a page.
 const PAGE: u32 = 500;
 /// The most pages: a hundred thousand pods, and no more time than that takes.
