@@ -128,10 +128,11 @@ pub async fn bounded<T>(request: impl Future<Output = kube::Result<T>>) -> Resul
 
 /// Applies an object: the fields that it names are the operator's, all others are left alone. Fields that somebody
 /// else has set are taken back when the object is the same owner's, and never taken from an object that is not.
+/// `digest` is the object's, which the caller has from asking whether there is need.
 ///
 /// # Errors
 /// What the API server says, or that the object is somebody else's.
-pub async fn apply<K>(client: &Client, object: &K) -> Result<Applied, Error>
+pub async fn apply<K>(client: &Client, object: &K, digest: u64) -> Result<Applied, Error>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
         + Serialize
@@ -157,7 +158,7 @@ where
     };
     let version = written.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0);
     let seen = kept::seen(&written.metadata);
-    Ok(Applied { digest: digest(object), version, seen, at: Instant::now() })
+    Ok(Applied { digest, version, seen, at: Instant::now() })
 }
 
 fn owner(meta: &ObjectMeta) -> Option<&str> {

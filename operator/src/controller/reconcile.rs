@@ -200,8 +200,6 @@ async fn keep_revisions(
     let kept = world::revisions(entry);
     for revision in plan.revisions.iter().filter(|new| kept.iter().all(|old| old.id != new.id)) {
         let object = render::controller_revision(&uid, key, revision);
-        let (_, namespace) = names(key);
-        tracing::debug!(deployment = %key, revision = %revision.id, namespace, "kept");
         ensure(parts, key, Kind::ControllerRevision, &object, None).await?;
     }
     let mut history: Vec<&Revision> =
@@ -224,24 +222,28 @@ async fn write_status(
     plan: &Plan,
     now: Timestamp,
 ) -> Result<Option<Arc<ModelDeployment>>, Error> {
-    if plan.status != world::status(object) && !altered(parts, key, object, plan) {
-        let mut next = ModelDeployment::clone(object);
-        next.status = Some(plan.status.clone());
-        let stored = apply::status(&parts.client, &next).await?;
-        parts.index.wrote(DeserializeGuard(Ok(stored.clone())));
-        if stored.status.as_ref() != Some(&plan.status) {
-            let version = stored.resource_version().unwrap_or_default();
-            parts.memory.inner().own(key).altered = Some((version, plan.status.clone()));
-        }
-        if plan.evidence_stored {
-            parts.memory.inner().baselines.stored(key, now);
-        }
-        return Ok(Some(Arc::new(stored)));
-    }
+    let differs = plan.status != world::status(object) && !altered(parts, key, object, plan);
+    let stored = if differs { Some(replace_status(parts, key, object, plan).await?) } else { None };
     if plan.evidence_stored {
         parts.memory.inner().baselines.stored(key, now);
     }
-    Ok(None)
+    Ok(stored)
+}
+
+async fn replace_status(
+    parts: &Parts,
+    key: &DeploymentKey,
+    object: &ModelDeployment,
+    plan: &Plan,
+) -> Result<Arc<ModelDeployment>, Error> {
+    let next = ModelDeployment { status: Some(plan.status.clone()), ..object.clone() };
+    let stored = apply::status(&parts.client, &next).await?;
+    parts.index.wrote(DeserializeGuard(Ok(stored.clone())));
+    if stored.status.as_ref() != Some(&plan.status) {
+        let version = stored.resource_version().unwrap_or_default();
+        parts.memory.inner().own(key).altered = Some((version, plan.status.clone()));
+    }
+    Ok(Arc::new(stored))
 }
 
 /// Whether this status was written already and the API server stored another: an older definition prunes fields that
@@ -341,12 +343,13 @@ where
 {
     let place = (kind, name(object).to_owned());
     let before: Option<Applied> = parts.memory.inner().own(key).applied.get(&place).cloned();
-    match apply::need(before.as_ref(), apply::digest(object), held, Instant::now()) {
+    let digest = apply::digest(object);
+    match apply::need(before.as_ref(), digest, held, Instant::now()) {
         Need::Nothing => Ok(None),
         Need::LookAgain(at) => Ok(Some(at)),
         Need::Apply => {
             leading(parts)?;
-            let applied = apply::apply(&parts.client, object).await?;
+            let applied = apply::apply(&parts.client, object, digest).await?;
             parts.memory.inner().own(key).applied.insert(place, applied);
             Ok(None)
         }
