@@ -65,6 +65,16 @@ pub(crate) fn elsewhere() -> Result<bool> {
     Ok(elsewhere::kubeconfig()?.is_some() || elsewhere::docker())
 }
 
+/// What this machine lacks of what a cluster on it needs, in a sentence. The packages are installed by now: with their
+/// programs the kernel is tried.
+pub(crate) fn lacking() -> Result<Option<String>> {
+    if elsewhere()? {
+        return Ok(None);
+    }
+    let looked = preflight::check(&state::folder()?).and_then(|()| preflight::kernel());
+    Ok(looked.err().map(|error| format!("{error:#}")))
+}
+
 fn status() -> Result<()> {
     let Some(state) = State::load()? else {
         println!("no cluster; `cargo xtask cluster up` makes one");

@@ -23,7 +23,8 @@ pub(crate) fn set_up() -> SetUp {
 /// Why there is nothing to test with.
 pub(crate) type Skipped = Option<String>;
 
-/// Runs all tests that need a cluster, through `cargo_test`. Set-up that fails is a skip, with its reason.
+/// Runs all tests that need a cluster, through `cargo_test`. A set-up that fails and a machine that lacks something are
+/// a skip, with the reason; a cluster that does not come up on a machine that has everything is a failure.
 pub(crate) fn rung(
     set_up: SetUp,
     mut cargo_test: impl FnMut(&str, Command) -> Result<()>,
@@ -38,11 +39,12 @@ pub(crate) fn rung(
             )));
         }
     }
+    if let Some(why) = cluster::lacking()? {
+        return Ok(Some(format!("real cluster: {why}")));
+    }
     // What an earlier run was kept from taking down has images and objects of that run.
     cluster::down()?;
-    if let Err(error) = cluster::up() {
-        return Ok(Some(format!("real cluster: {error:#}")));
-    }
+    cluster::up()?;
     let tested = tests(&mut cargo_test);
     let down = cluster::down();
     tested.and(down)?;
