@@ -14,7 +14,7 @@ use std::time::Duration;
 pub const NAME: &str = "outrigger-operator";
 
 /// The environment variables that mean something here.
-const VARIABLES: [&str; 13] = [
+const VARIABLES: [&str; 14] = [
     "OUTRIGGER_NAMESPACE",
     "OUTRIGGER_POD_NAME",
     "OUTRIGGER_POD_IP",
@@ -23,6 +23,7 @@ const VARIABLES: [&str; 13] = [
     "OUTRIGGER_GATEWAY_SERVICE_ACCOUNT",
     "OUTRIGGER_SIDECAR_IMAGE",
     "OUTRIGGER_IMAGE_PULL_POLICY",
+    "OUTRIGGER_IMAGE_PULL_SECRETS",
     "OUTRIGGER_WEBHOOK_NAME",
     "OUTRIGGER_TABLE_LISTEN",
     "OUTRIGGER_WEBHOOK_LISTEN",
@@ -67,6 +68,10 @@ struct Flags {
     /// When the sidecar's image is pulled: Always, IfNotPresent or Never; Kubernetes' own default when absent.
     #[arg(long, env = "OUTRIGGER_IMAGE_PULL_POLICY")]
     image_pull_policy: Option<String>,
+    /// Secrets of this namespace, separated by commas, with which a new sidecar's image is brought to nodes. Pods of
+    /// models pull it with what their own namespace and template give.
+    #[arg(long, env = "OUTRIGGER_IMAGE_PULL_SECRETS", default_value = "")]
+    image_pull_secrets: String,
     /// The webhook configurations whose certificate authority is kept; without it no webhook is served.
     #[arg(long, env = "OUTRIGGER_WEBHOOK_NAME")]
     webhook_name: Option<String>,
@@ -136,6 +141,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// How long the certificate authority is valid.
     pub ca_lifetime: Duration,
+    /// Secrets with which the sidecar's image is brought to nodes.
+    pub pull_secrets: Vec<String>,
     /// What pods are told.
     pub installation: Installation,
 }
@@ -182,11 +189,11 @@ impl Config {
             ("--lease", &flags.lease),
             ("--gateway-service-account", &flags.gateway_service_account),
         ] {
-            if !is_name(value) {
-                let allowed = "lower-case letters, digits and `-` or `.` between them, 1 to 253";
-                mistakes.push(Mistake::new(name, format!("`{value}` is no name; allowed: {allowed}")));
-            }
+            name_of(mistakes, name, value);
         }
+        let secrets = flags.image_pull_secrets.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let pull_secrets: Vec<String> = secrets.map(str::to_owned).collect();
+        pull_secrets.iter().for_each(|secret| name_of(mistakes, "--image-pull-secrets", secret));
         let image = &flags.sidecar_image;
         if image.is_empty() || image.chars().any(char::is_whitespace) {
             mistakes
@@ -197,16 +204,7 @@ impl Config {
             let message = format!("`{policy}` is not known; allowed: {}", policies.join(", "));
             mistakes.push(Mistake::new("--image-pull-policy", message));
         }
-        let allowed = "60 to 315360000";
-        let lifetime: Option<u64> = mistakes.parse("--ca-lifetime", Some(&flags.ca_lifetime), allowed);
-        let lifetime = lifetime.filter(|seconds| {
-            let fits = (60..=315_360_000).contains(seconds);
-            if !fits {
-                let message = format!("{seconds} is out of range; allowed: {allowed}");
-                mistakes.push(Mistake::new("--ca-lifetime", message));
-            }
-            fits
-        });
+        let lifetime = lifetime(mistakes, &flags.ca_lifetime);
         let table_port = table_listen?.port();
         Some(Self {
             pod_name: flags.pod_name.clone(),
@@ -218,7 +216,8 @@ impl Config {
             table_listen: table_listen?,
             webhook_listen: webhook_listen?,
             admin: admin?,
-            ca_lifetime: Duration::from_secs(lifetime?),
+            ca_lifetime: lifetime?,
+            pull_secrets,
             installation: Installation {
                 namespace: flags.namespace.clone(),
                 table: format!("{}.{}.svc:{table_port}", flags.service, flags.namespace),
@@ -236,6 +235,26 @@ fn listen(mistakes: &mut Mistakes, name: &str, text: &str) -> Option<SocketAddr>
         return Some((Ipv6Addr::UNSPECIFIED, port).into());
     }
     mistakes.parse(name, Some(text), "ip:port or :port")
+}
+
+/// How long the certificate authority is valid.
+fn lifetime(mistakes: &mut Mistakes, text: &str) -> Option<Duration> {
+    let allowed = "60 to 315360000";
+    let seconds: u64 = mistakes.parse("--ca-lifetime", Some(text), allowed)?;
+    if (60..=315_360_000).contains(&seconds) {
+        return Some(Duration::from_secs(seconds));
+    }
+    let message = format!("{seconds} is out of range; allowed: {allowed}");
+    mistakes.push(Mistake::new("--ca-lifetime", message));
+    None
+}
+
+/// Adds a mistake where `value` is no name.
+fn name_of(mistakes: &mut Mistakes, flag: &str, value: &str) {
+    if !is_name(value) {
+        let allowed = "lower-case letters, digits and `-` or `.` between them, 1 to 253";
+        mistakes.push(Mistake::new(flag, format!("`{value}` is no name; allowed: {allowed}")));
+    }
 }
 
 /// Whether Kubernetes allows such a name.
@@ -271,6 +290,8 @@ mod tests {
             "nowhere",
             "--ca-lifetime",
             "1",
+            "--image-pull-secrets",
+            "fine, Not Fine",
         ]);
         assert!(config.is_none());
         for (name, word) in [
@@ -281,6 +302,7 @@ mod tests {
             ("--image-pull-policy", "IfNotPresent"),
             ("--admin", ":port"),
             ("--ca-lifetime", "60 to"),
+            ("--image-pull-secrets", "`Not Fine`"),
         ] {
             let found = mistakes.iter().find(|mistake| mistake.starts_with(name));
             assert!(found.is_some_and(|mistake| mistake.contains(word)), "{name}: {mistakes:#?}");
@@ -295,10 +317,12 @@ mod tests {
             "--pod-ip=10.0.0.1",
             "--sidecar-image=x:1",
             "--table-listen=:1234",
+            "--image-pull-secrets=registry,mirror.key",
         ]);
         assert_eq!(mistakes, Vec::<String>::new());
         let config = config.unwrap();
         assert_eq!(config.installation.table, "outrigger-operator.sys.svc:1234");
         assert_eq!(config.table_listen.port(), 1234);
+        assert_eq!(config.pull_secrets, ["registry", "mirror.key"]);
     }
 }

@@ -283,6 +283,7 @@ fn swap_sidecars(
         namespace: config.installation.namespace.clone(),
         image: config.installation.sidecar_image.clone(),
         pull_policy: config.installation.pull_policy.clone(),
+        pull_secrets: config.pull_secrets.clone(),
     };
     let pods = move || index.pods().iter().filter_map(|pod| upgrade::pod_image(pod)).collect();
     let tell = |warning: bool, reason: &'static str, message: &str| match warning {

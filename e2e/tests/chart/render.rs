@@ -143,6 +143,7 @@ fn images_come_from_where_the_values_say() {
         assert!(text.contains(&format!("image: registry.example.com/outrigger/{name}:v9")), "{name}");
     }
     assert!(text.contains("value: \"mirror.example.com/sidecar@sha256:12\""));
+    assert!(text.contains("{name: OUTRIGGER_IMAGE_PULL_SECRETS, value: \"key\"}"));
     assert!(!text.contains("outrigger/gateway:0.1.0"));
     let plain = rendered(&[]);
     for name in ["operator", "gateway", "engine-sim", "sidecar"] {

@@ -29,6 +29,8 @@ pub struct Settings {
     pub image: String,
     /// Its pull policy.
     pub pull_policy: Option<String>,
+    /// Secrets of that namespace, by which registries know it.
+    pub pull_secrets: Vec<String>,
 }
 
 /// Brings the sidecar's image into all pods that `pods` names, for as long as this is the leader; ends when `leader`
@@ -177,8 +179,11 @@ fn hash(text: &str) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// The pod that brings the image to a node: it runs its helper once and ends. It holds nothing and may do nothing.
+/// The pod that brings the image to a node: it runs its helper once and ends. It holds nothing and may do nothing. It
+/// asks for nothing either, in words, for namespaces whose quota wants them: a full node would turn it away, whatever
+/// small amount it asked for.
 pub(super) fn pre_pull(settings: &Settings, node: &str) -> core::Pod {
+    let secrets = settings.pull_secrets.iter().map(|name| json!({"name": name}));
     let pod = json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -195,12 +200,17 @@ pub(super) fn pre_pull(settings: &Settings, node: &str) -> core::Pod {
             "automountServiceAccountToken": false,
             "enableServiceLinks": false,
             "tolerations": [{"operator": "Exists"}],
+            "imagePullSecrets": secrets.collect::<Vec<_>>(),
             "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
             "containers": [{
                 "name": "pre-pull",
                 "image": settings.image,
                 "imagePullPolicy": settings.pull_policy,
                 "command": ["/outrigger-helper", "--help"],
+                "resources": {
+                    "requests": {"cpu": "0", "memory": "0"},
+                    "limits": {"cpu": "100m", "memory": "32Mi"},
+                },
                 "securityContext": {
                     "allowPrivilegeEscalation": false,
                     "readOnlyRootFilesystem": true,

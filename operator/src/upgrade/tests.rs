@@ -271,12 +271,20 @@ fn a_swap_names_the_sidecar_alone_and_a_pull_holds_nothing() {
         namespace: "outrigger-system".into(),
         image: NEW.into(),
         pull_policy: Some("Never".into()),
+        pull_secrets: vec!["registry".into(), "mirror".into()],
     };
     let pod = serde_json::to_value(pre_pull(&settings, "node-1")).unwrap();
     assert_eq!(pod["spec"]["containers"][0]["image"], NEW);
     assert_eq!(pod["spec"]["nodeName"], "node-1");
     assert_eq!(pod["spec"]["securityContext"]["runAsNonRoot"], true);
     assert_eq!(pod["spec"]["containers"][0]["securityContext"]["capabilities"]["drop"][0], "ALL");
+    assert_eq!(
+        pod["spec"]["imagePullSecrets"],
+        serde_json::json!([{"name": "registry"}, {"name": "mirror"}])
+    );
+    let resources = &pod["spec"]["containers"][0]["resources"];
+    assert_eq!(resources["requests"], serde_json::json!({"cpu": "0", "memory": "0"}), "a full node takes it");
+    assert_eq!(resources["limits"], serde_json::json!({"cpu": "100m", "memory": "32Mi"}));
     let long = "n".repeat(253);
     for node in ["node-1", "a.b-c.", long.as_str()] {
         let name = pre_pull_name(node);
