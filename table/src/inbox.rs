@@ -1,5 +1,6 @@
 //! Reports that wait to be taken: of each sender the newest, whichever way it came.
 
+use crate::bounds;
 use outrigger_wire::stream::Report;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -67,7 +68,7 @@ impl Inbox {
             None => None,
         };
         self.latest.insert(sender.clone(), Latest { incarnation, sequence, before, at: now });
-        self.reports.insert(sender, report);
+        self.reports.insert(sender, bounds::kept(report));
         Kept::Yes
     }
 

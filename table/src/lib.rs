@@ -4,6 +4,7 @@
 //! Nothing here queues: a subscriber is behind by what it has not yet read, and is told the newest value of each
 //! key when it does; of each proxy's reports only the newest is kept, for they are cumulative.
 
+mod bounds;
 pub mod client;
 mod disk;
 pub mod door;

@@ -1,5 +1,6 @@
 //! The planner's end.
 
+use crate::bounds::{self, Room};
 use crate::door::{Refused, Visitor};
 use crate::identity::Identity;
 use crate::inbox::Kept;
@@ -7,7 +8,7 @@ use crate::lines::LineBody;
 use crate::state::{Sent, State, line};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Either, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::rt::{Read, Write};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -28,14 +29,10 @@ use tokio::time::{sleep, sleep_until, timeout};
 /// The most connections at once: a sidecar and a gateway hold two each, and a cluster of two thousand replicas
 /// is beyond what one operator serves.
 pub(crate) const MOST_CONNECTIONS: usize = 8_192;
-/// The largest request, in bytes: a report of a thousand deployments has about 4 MiB.
-const LARGEST_REQUEST: usize = 16 << 20;
 /// How long a request's head and body may take.
 pub(crate) const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// A subscriber that takes no line for this long is cut off; it will dial again.
 const SLOWEST_READER: Duration = Duration::from_secs(30);
-/// The largest request for a certificate, in bytes.
-const LARGEST_VISIT: usize = 64 << 10;
 /// Lines are sent together up to this many bytes.
 const PIECE: usize = 64 << 10;
 /// A connection with a certificate takes requests for this long; the next one shows a certificate anew. A stream
@@ -71,6 +68,7 @@ struct Shared {
     /// Counts the changes: each subscriber looks at the state when it moves.
     changed: watch::Sender<u64>,
     reported: Notify,
+    room: Room,
 }
 
 impl Shared {
@@ -106,6 +104,7 @@ impl Server {
             state: Mutex::default(),
             changed: watch::channel(0).0,
             reported: Notify::new(),
+            room: Room::default(),
         });
         (Self { shared: Arc::clone(&shared) }, Reports { shared })
     }
@@ -193,6 +192,7 @@ impl Server {
         let served = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(REQUEST_TIME.saturating_mul(6))
+            .max_buf_size(bounds::buffer(speaker))
             .serve_connection(socket, service);
         let mut served = std::pin::pin!(served);
         let ended = match speaker {
@@ -215,21 +215,50 @@ impl Server {
             return refusal(StatusCode::METHOD_NOT_ALLOWED, "POST only");
         }
         let answered = match (request.uri().path(), speaker) {
-            (IDENTITY_PATH, Speaker::Visitor(visitor)) => match read(request, LARGEST_VISIT).await {
+            (IDENTITY_PATH, Speaker::Visitor(visitor)) => match self.read(request, speaker).await {
                 Ok(request) => Ok(issued(visitor.issue(request).await)),
                 Err(refusal) => Err(refusal),
             },
             (STREAM_PATH | REPORTS_PATH, Speaker::Visitor(_)) => {
                 Ok(refusal(StatusCode::UNAUTHORIZED, "a certificate is needed; POST /v1/identity gives one"))
             }
-            (STREAM_PATH, _) => read(request, LARGEST_REQUEST).await.map(|s| self.subscribe(s, speaker)),
-            (REPORTS_PATH, _) => read(request, LARGEST_REQUEST).await.map(|r| self.reported(r, speaker)),
+            (STREAM_PATH, _) => self.read(request, speaker).await.map(|s| self.subscribe(s, speaker)),
+            (REPORTS_PATH, _) => self.read(request, speaker).await.map(|r| self.reported(r, speaker)),
             _ => Ok(refusal(
                 StatusCode::NOT_FOUND,
                 "there are /v1/stream, /v1/reports and, with TLS, /v1/identity",
             )),
         };
         answered.unwrap_or_else(|refusal| *refusal)
+    }
+
+    /// Reads what this speaker sends, once there is room for it among all that is being read.
+    async fn read<T: DeserializeOwned>(
+        &self,
+        request: Request<Incoming>,
+        speaker: &Speaker,
+    ) -> Result<T, Box<Answer>> {
+        let refused = |status, words: &str| Err(Box::new(refusal(status, words)));
+        let most = bounds::largest(speaker);
+        let announced = request.body().size_hint().upper().map(usize::try_from);
+        let size = announced.map_or(most, |size| size.unwrap_or(usize::MAX));
+        let too_large = format!("too large or broken off; allowed: {most} bytes");
+        if size > most {
+            return refused(StatusCode::PAYLOAD_TOO_LARGE, &too_large);
+        }
+        let read = async {
+            let room = self.shared.room.take(size).await;
+            #[allow(clippy::disallowed_methods, reason = "bounded by `most`")]
+            let body = Limited::new(request.into_body(), most).collect().await;
+            (body, room)
+        };
+        // The room is kept until the body has become what it says.
+        let (body, _room) = match timeout(REQUEST_TIME, read).await {
+            Ok((Ok(body), room)) => (body.to_bytes(), room),
+            Ok((Err(_), _)) => return refused(StatusCode::PAYLOAD_TOO_LARGE, &too_large),
+            Err(_) => return refused(StatusCode::REQUEST_TIMEOUT, "the body took too long"),
+        };
+        serde_json::from_slice(&body).or_else(|error| refused(StatusCode::BAD_REQUEST, &error.to_string()))
     }
 
     fn reported(&self, report: Report, speaker: &Speaker) -> Answer {
@@ -268,6 +297,10 @@ impl Server {
         {
             return refusal(StatusCode::FORBIDDEN, &format!("{identity} may subscribe as itself alone"));
         }
+        let subscribe = match bounds::asked(subscribe) {
+            Ok(subscribe) => subscribe,
+            Err(why) => return refusal(StatusCode::BAD_REQUEST, &why),
+        };
         // One line at a time: what a subscriber has not read is not formed yet.
         let (lines, body) = mpsc::channel(1);
         let server = self.clone();
@@ -367,21 +400,6 @@ pub(crate) async fn accept(listener: &TcpListener) -> Option<TcpStream> {
             None
         }
     }
-}
-
-async fn read<T: DeserializeOwned>(request: Request<Incoming>, most: usize) -> Result<T, Box<Answer>> {
-    let body = Limited::new(request.into_body(), most);
-    #[allow(clippy::disallowed_methods, reason = "bounded by `most` just above")]
-    let body = timeout(REQUEST_TIME, body.collect()).await;
-    let body = match body {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(_)) => {
-            return Err(Box::new(refusal(StatusCode::PAYLOAD_TOO_LARGE, "too large or broken off")));
-        }
-        Err(_) => return Err(Box::new(refusal(StatusCode::REQUEST_TIMEOUT, "the body took too long"))),
-    };
-    serde_json::from_slice(&body)
-        .map_err(|error| Box::new(refusal(StatusCode::BAD_REQUEST, &error.to_string())))
 }
 
 fn issued(issued: Result<IdentityAnswer, Refused>) -> Answer {

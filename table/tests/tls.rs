@@ -12,9 +12,10 @@ mod pki;
 mod support;
 
 use outrigger_table::{Client, ClientConfig, ClientTls, Identity, Server};
-use outrigger_wire::stream::{IDENTITY_PATH, IdentityRequest, REPORTS_PATH, STREAM_PATH};
+use outrigger_wire::stream::{IDENTITY_PATH, IdentityRequest, REPORTS_PATH, Report, STREAM_PATH};
 use outrigger_wire::{Subscribe, Subscription};
 use pki::{Desk, Pki, ask, dial, serve_tls};
+use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -107,6 +108,34 @@ async fn a_certificate_speaks_for_its_holder_alone() {
     }
     let taken = [report(&mut reports).await, report(&mut reports).await, report(&mut reports).await];
     assert_eq!(taken, [endpoint_report("x-0", 1, 1), gateway_report("g", 1), gateway_report("other", 1)]);
+}
+
+/// Any pod of a tenant may hold a sidecar's certificate: it costs no more memory than a sidecar.
+#[tokio::test]
+async fn a_sidecar_may_say_little_and_a_gateway_much() {
+    let pki = Pki::new("ours");
+    let (server, mut reports) = Server::new();
+    server.complete();
+    let (address, _tls, _task) = serve_tls(&server, pki.server(&pki.pem()), &Desk::new(&pki, HOUR)).await;
+    let sidecar = pki.client(&Identity::Endpoint("x-0".into()));
+    let says = |sequence: u64, bytes: usize| {
+        let mut report = serde_json::to_value(endpoint_report("x-0", sequence, 1)).unwrap();
+        report["endpoint"]["trouble"] = json!({"reason": "WarmUpFailed", "message": "m".repeat(bytes)});
+        report
+    };
+    let mut socket = dial(&address, &sidecar).await.unwrap();
+    let (status, words) = ask(&mut socket, REPORTS_PATH, &says(1, 64 << 10)).await.unwrap();
+    assert_eq!((status, words.contains("allowed: 65536 bytes")), (413, true), "{words}");
+    let mut socket = dial(&address, &sidecar).await.unwrap();
+    assert_eq!(ask(&mut socket, REPORTS_PATH, &says(2, 60 << 10)).await.unwrap().0, 204);
+    let Report::Endpoint(kept) = report(&mut reports).await else { panic!("another's report") };
+    assert_eq!((kept.sequence, kept.trouble.unwrap().message.len()), (2, 1_024));
+
+    let mut much = serde_json::to_value(gateway_report("g", 1)).unwrap();
+    much["gateway"]["fromTheFuture"] = json!("x".repeat(1 << 20));
+    let mut socket = dial(&address, &pki.client(&Identity::Gateway("g".into()))).await.unwrap();
+    assert_eq!(ask(&mut socket, REPORTS_PATH, &much).await.unwrap().0, 204);
+    assert_eq!(report(&mut reports).await, gateway_report("g", 1));
 }
 
 /// The kubelet brings the bundle and the token late, and the first token is refused.
