@@ -151,7 +151,7 @@ impl Circle {
         let mut replicas = self.kubelet.observe();
         for replica in &mut replicas {
             if let Some((report, came)) = round.endpoints.get(&replica.id).zip(round.came.get(&replica.id)) {
-                replica.heard(report, *came);
+                replica.heard(report, *came, now);
             }
         }
         let observed = Observed {
@@ -162,7 +162,7 @@ impl Circle {
             baselines: &round.baselines,
         };
         let world = world::world(&stored, &self.spec, observed, now);
-        let plan = outrigger_plan::plan(&world, now);
+        let plan = outrigger_plan::plan_through(&world, now);
         if let Err(e) = self.store.write(stored.planned(&plan.status, &plan.revisions)) {
             self.unwritten(now, &e);
             return None;

@@ -165,7 +165,7 @@ fn endpoint(replica: &Replica, reports: &BTreeMap<EndpointId, EndpointReport>) -
         (_, Some(EngineState::Warming)) => EndpointState::Warming,
         (ReplicaPhase::Unready, Some(EngineState::Stalled)) => EndpointState::Stalled,
         (ReplicaPhase::Unready, Some(EngineState::Gone)) => EndpointState::Gone,
-        (ReplicaPhase::Unready, _) => EndpointState::Unready,
+        (ReplicaPhase::Unready | ReplicaPhase::Unheard, _) => EndpointState::Unready,
         // The sidecar has said so, and the next probe will.
         (ReplicaPhase::Starting, Some(EngineState::Ready)) => EndpointState::Warming,
         (ReplicaPhase::Starting, _) => EndpointState::Starting,

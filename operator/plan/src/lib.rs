@@ -27,7 +27,7 @@ pub mod world;
 mod tests;
 
 pub use document::Declaration;
-pub use plan::{Event, Outcome, Plan, Waiting, Workload, plan};
+pub use plan::{Event, Outcome, Plan, Waiting, Workload, plan, plan_through};
 pub use routes::routes;
 pub use validate::{check_local, validate};
 pub use world::{Capacity, Declared, Evidence, Gateway, Phase, Replica, Revision, Said, Trouble, World};

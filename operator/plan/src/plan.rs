@@ -6,7 +6,7 @@ use crate::{healing, report, routes, workloads};
 use jiff::Timestamp;
 use outrigger_crds::status::Weights;
 use outrigger_crds::{Engine, ModelDeploymentStatus};
-use outrigger_verdict::MetricVerdict;
+use outrigger_verdict::{Delta, MetricVerdict};
 use outrigger_wire::{EndpointConfig, RevisionId, Routes};
 use serde::{Deserialize, Serialize};
 
@@ -84,7 +84,7 @@ pub struct Event {
     pub warning: bool,
     /// One word: `Starting`, `Serving`, `CanaryStarted`, `StepReached`, `StepAdvanced`, `WeightLowered`, `Promoted`,
     /// `RolledBack`, `Blocked`, `Unblocked`, `Undecided`, `WeightMismatch`, `RevisionLost`, `Paused`, `Resumed`,
-    /// `PromotedByHand`, `ActionRefused`, `EngineRestart`.
+    /// `PromotedByHand`, `ActionRefused`, `EngineRestart`, `Refused`.
     pub reason: String,
     /// The sentence.
     pub message: String,
@@ -116,9 +116,47 @@ pub struct Waiting {
     pub until: Option<Timestamp>,
 }
 
-/// What is to be done in this world at this time.
+/// What is to be done in this world at this time, by one transition at most.
 pub fn plan(world: &World, now: Timestamp) -> Plan {
     plan_by(Rollout::new(world, now))
+}
+
+/// Transitions that may follow each other at once. A plan makes one at a time; a chain of more would be a circle of
+/// its own, and goes on with the next look.
+const CHAIN: usize = 16;
+
+/// [`plan`] until nothing follows at once: what follows from a status alone need not wait until that status is written,
+/// and is written with it. The effects are those of the last plan, the events those of all.
+///
+/// A crash before the status is written loses nothing, since nothing was told or brought about; one after it finds the
+/// end of the chain, from which the same effects follow.
+pub fn plan_through(world: &World, now: Timestamp) -> Plan {
+    through(world, |world| plan(world, now))
+}
+
+pub(crate) fn through(world: &World, one: impl Fn(&World) -> Plan) -> Plan {
+    let mut reached = one(world);
+    if reached.status == world.status {
+        return reached;
+    }
+    let mut next = world.clone();
+    for _ in 0..CHAIN {
+        // What gateways counted is told by revision: that of another stable one has yet to be gathered.
+        if reached.status == next.status || reached.status.stable != next.status.stable {
+            break;
+        }
+        let fresh = reached.revisions.iter().filter(|new| world.revisions.iter().all(|old| old.id != new.id));
+        next.revisions = world.revisions.iter().chain(fresh).cloned().collect();
+        next.status.clone_from(&reached.status);
+        if reached.evidence_stored {
+            next.evidence.delta = Delta::default();
+        }
+        let then = one(&next);
+        let events = reached.events.into_iter().chain(then.events).collect();
+        let evidence_stored = reached.evidence_stored || then.evidence_stored;
+        reached = Plan { events, evidence_stored, ..then };
+    }
+    reached
 }
 
 pub(crate) fn plan_by(mut rollout: Rollout<'_>) -> Plan {

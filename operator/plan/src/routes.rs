@@ -45,8 +45,10 @@ pub fn endpoints(
     replicas.iter().map(config).collect()
 }
 
-/// A replica that may be sent to.
+/// A replica that may be sent to. One whose node is silent may serve as before: the API server may have been away, and
+/// gateways notice by themselves who doesn't answer.
 fn endpoint(replica: &Replica) -> Option<Endpoint> {
-    let address = replica.address.clone().filter(|_| replica.phase == Phase::Ready)?;
+    let may = matches!(replica.phase, Phase::Ready | Phase::Unheard);
+    let address = replica.address.clone().filter(|_| may)?;
     Some(Endpoint { id: replica.id.clone(), address })
 }

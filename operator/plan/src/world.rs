@@ -3,7 +3,9 @@
 use jiff::{SignedDuration, Timestamp};
 use outrigger_crds::{Engine, ModelDeploymentSpec, ModelDeploymentStatus};
 use outrigger_verdict::Delta;
-use outrigger_wire::{DeploymentKey, EndpointId, EndpointReport, GatewayId, Restarts, RevisionId};
+use outrigger_wire::{
+    DeploymentKey, EndpointId, EndpointReport, EngineState, GatewayId, Restarts, RevisionId,
+};
 use serde::{Deserialize, Serialize};
 
 /// One deployment's world. Neutral: pods and processes look alike.
@@ -43,6 +45,9 @@ pub struct Declared {
     pub key: DeploymentKey,
     /// Grows with every change of the spec.
     pub generation: i64,
+    /// When it was first declared; one that was deleted and declared anew under the same name is another.
+    #[serde(default)]
+    pub created: Timestamp,
     /// The spec, checked.
     pub spec: ModelDeploymentSpec,
 }
@@ -108,9 +113,12 @@ impl Said {
     }
 }
 
+/// A sidecar that reported this lately lives, whatever is not heard of its node: three of its reports.
+const LATELY: SignedDuration = SignedDuration::from_secs(15);
+
 impl Replica {
     /// Takes in the newest report of its sidecar, which came at `then`.
-    pub fn heard(&mut self, report: &EndpointReport, then: Timestamp) {
+    pub fn heard(&mut self, report: &EndpointReport, then: Timestamp, now: Timestamp) {
         let ago = |millis: u64| {
             let age = SignedDuration::from_millis(i64::try_from(millis).unwrap_or(i64::MAX));
             then.checked_sub(age).unwrap_or(Timestamp::MIN)
@@ -121,6 +129,11 @@ impl Replica {
             ordered: orders.iter().map(|order| (order.number, ago(order.age_millis))).collect(),
             asks: asks.map(|ask| (ask.number, ago(ask.age_millis))),
         };
+        // The control plane was away, or cut off from the node; the replica was not.
+        let lately = now.duration_since(then) < LATELY;
+        if self.phase == Phase::Unheard && report.engine == EngineState::Ready && lately {
+            (self.phase, self.trouble) = (Phase::Ready, None);
+        }
         // What keeps it from being had at all weighs more, and one that is ready gets on.
         let open = self.phase != Phase::Ready && !self.trouble.as_ref().is_some_and(|known| known.blocks);
         if let Some(trouble) = report.trouble.clone().filter(|_| open) {
@@ -141,6 +154,9 @@ pub enum Phase {
     Ready,
     /// Was ready and isn't now.
     Unready,
+    /// Its containers were ready when its node was last heard of, which is a while ago. Whether it serves only a
+    /// request can tell: gateways send to it and find out, the planner doesn't count it.
+    Unheard,
     /// Finishes what is in flight and goes.
     Terminating,
 }

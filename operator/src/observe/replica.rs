@@ -1,6 +1,6 @@
 //! A pod as the planner's replica.
 
-use super::trouble::{is_nodes_fault, trouble};
+use super::trouble::{is_nodes_fault, is_unheard, trouble};
 use super::types::{ContainerStatus, Pod, condition};
 use crate::names;
 use jiff::{SignedDuration, Timestamp};
@@ -23,7 +23,7 @@ pub fn replica(pod: &Pod) -> Option<Replica> {
     let phase = phase(pod);
     let trouble = match phase {
         Phase::Ready | Phase::Terminating => None,
-        Phase::Pending | Phase::Starting | Phase::Unready => trouble(pod),
+        Phase::Pending | Phase::Starting | Phase::Unready | Phase::Unheard => trouble(pod),
     };
     Some(Replica {
         id: EndpointId(meta.uid.clone()?),
@@ -31,7 +31,7 @@ pub fn replica(pod: &Pod) -> Option<Replica> {
         phase,
         address: pod.status.pod_ip.as_deref().map(address),
         created: meta.creation_timestamp.as_ref()?.0,
-        ready_since: since(pod).filter(|_| phase == Phase::Ready),
+        ready_since: since(pod).filter(|_| matches!(phase, Phase::Ready | Phase::Unheard)),
         restarts: restarts(&[], pod),
         said: Default::default(),
         trouble,
@@ -59,6 +59,9 @@ fn phase(pod: &Pod) -> Phase {
     }
     if condition(&pod.status.conditions, "Ready").is_some_and(|ready| ready.status == "True") {
         return Phase::Ready;
+    }
+    if is_unheard(pod) {
+        return Phase::Unheard;
     }
     // The condition is False from the kubelet's first word on, and its time moves only when it changes: a time later
     // than that first word means that it was True in between.

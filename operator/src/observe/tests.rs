@@ -271,7 +271,7 @@ fn a_silent_node_is_named() {
     ready.status = "False".to_owned();
     ready.last_transition_time = Some(Time(at(100_000_000)));
     let replica = replica(&pod).unwrap();
-    assert_eq!(replica.phase, Phase::Unready);
+    assert_eq!(replica.phase, Phase::Unheard);
     let trouble = replica.trouble.unwrap();
     assert_eq!((trouble.reason.as_str(), trouble.blocks), ("NodeLost", false));
     assert!(trouble.message.contains("does not answer"), "{}", trouble.message);

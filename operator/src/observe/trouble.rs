@@ -60,16 +60,26 @@ pub(super) fn is_nodes_fault(end: &Terminated) -> bool {
     matches!(end.reason.as_deref(), Some("Unknown" | "ContainerStatusUnknown"))
 }
 
-/// The node doesn't answer: its containers were ready when last heard of, and the pod was declared not ready for it.
+/// A kubelet's word for a pod whose containers are ready and which is kept back by whoever was given a say.
+const GATED: &str = "ReadinessGatesNotReady";
+
+/// Whether the pod was declared not ready only because nothing is heard of its node: its containers were ready, and the
+/// node controller, unlike a kubelet, leaves that as it was.
+pub(super) fn is_unheard(pod: &Pod) -> bool {
+    let is = |kind, status| condition(&pod.status.conditions, kind).filter(|found| found.status == status);
+    is("ContainersReady", "True").is_some()
+        && is("Ready", "False").is_some_and(|ready| ready.reason.as_deref() != Some(GATED))
+}
+
+/// The node doesn't answer, or a gate is not met.
 fn lost(pod: &Pod) -> Option<Found> {
     let ready = condition(&pod.status.conditions, "Ready")?;
-    let containers = condition(&pod.status.conditions, "ContainersReady")?;
-    if ready.status != "False" || containers.status != "True" {
-        return None;
-    }
-    if ready.reason.as_deref() == Some("ReadinessGatesNotReady") {
+    if ready.status == "False" && ready.reason.as_deref() == Some(GATED) {
         let message = format!("a readiness gate is not met: {}", plain(ready.message.as_deref()?));
         return Some(Found { rank: 20, trouble: own("ReadinessGate", message) });
+    }
+    if !is_unheard(pod) {
+        return None;
     }
     let node = pod.spec.node_name.as_deref().unwrap_or("of the pod");
     Some(Found { rank: 90, trouble: own("NodeLost", format!("node {node} does not answer")) })

@@ -146,7 +146,7 @@ impl Fleet {
         let asks =
             sidecar.asks.map(|(number, since)| RestartAsk { number, incarnation: 1, age_millis: age(since) });
         let said = Restarts { orders: orders.collect(), asks };
-        sidecar.replica.heard(&report("x", said), now);
+        sidecar.replica.heard(&report("x", said), now, now);
     }
 
     fn plan(&mut self, until: u8) {
@@ -349,13 +349,13 @@ fn a_warm_up_that_failed_is_the_replicas_trouble_unless_it_cannot_be_had_at_all(
     let message = "POST /v1/completions was answered 500".to_owned();
     said.trouble = Some(EngineTrouble { reason: "WarmUpFailed".into(), message });
     let mut found = replica(1, now);
-    found.heard(&said, now);
+    found.heard(&said, now, now);
     assert_eq!(found.trouble, None, "one that is ready gets on");
     found.phase = Phase::Starting;
-    found.heard(&said, now);
+    found.heard(&said, now, now);
     let trouble = found.trouble.clone().unwrap();
     assert_eq!((trouble.reason.as_str(), trouble.blocks), ("WarmUpFailed", false));
     found.trouble = Some(crate::Trouble { reason: "ImagePull".into(), message: String::new(), blocks: true });
-    found.heard(&said, now);
+    found.heard(&said, now, now);
     assert_eq!(found.trouble.unwrap().reason, "ImagePull");
 }
