@@ -21,7 +21,8 @@ pub struct Routes {
     /// Whose routes these are.
     pub deployment: DeploymentKey,
     /// Grows with every change of weights or revisions and never falls: a proxy refuses a lower one, so a server
-    /// with an old cache can't undo a rollback. Endpoints may change while it stands.
+    /// with an old cache can't undo a rollback. Endpoints may change while it stands. In a cluster it begins at the
+    /// milliseconds of the object's creation, so that one made anew under the same name is above what it replaces.
     #[serde(default)]
     pub serial: u64,
     /// The name that the engines answer to; requests for an alias are rewritten to it.

@@ -44,7 +44,12 @@ impl Declaration {
 
     /// The world's half that is wanted, in its `generation`.
     pub fn declared(&self, generation: i64) -> Declared {
-        world::Declared { key: self.key.clone(), generation, spec: self.spec.clone() }
+        world::Declared {
+            key: self.key.clone(),
+            generation,
+            created: Default::default(),
+            spec: self.spec.clone(),
+        }
     }
 }
 

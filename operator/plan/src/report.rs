@@ -231,6 +231,12 @@ fn progressing(rollout: &Rollout<'_>) -> Finding {
     }
 }
 
+/// What the spec asks for and can't be made, whether or not a replica lacks for it.
+fn refused<'a>(rollout: &Rollout<'a>) -> Option<&'a crate::Trouble> {
+    let refusals = ["Refused", "InvalidSpec"];
+    rollout.world.capacity.missing.iter().find(|trouble| refusals.contains(&trouble.reason.as_str()))
+}
+
 fn degraded(rollout: &Rollout<'_>) -> Finding {
     let of = |holds, reason: &'static str, message: String| Finding {
         kind: "Degraded",
@@ -239,6 +245,9 @@ fn degraded(rollout: &Rollout<'_>) -> Finding {
         message,
     };
     let all = rollout.world.spec.spec.scale.replicas;
+    if let Some(refused) = refused(rollout) {
+        return of(true, "Refused", refused.message.clone());
+    }
     let Some(stable) = &rollout.status.stable else { return of(false, "Starting", String::new()) };
     let ready = rollout.ready(stable);
     if ready >= all {
@@ -297,11 +306,14 @@ fn word(reason: &str) -> Cow<'static, str> {
 fn announce(rollout: &mut Rollout<'_>, finding: &Finding) {
     let before = condition(&rollout.world.status, finding.kind).filter(|c| c.status == "True");
     let held = before.is_some();
-    let bad = matches!(finding.kind, "Blocked" | "Undecided" | "WeightMismatch");
+    let refused = finding.reason == "Refused";
+    let bad = refused || matches!(finding.kind, "Blocked" | "Undecided" | "WeightMismatch");
     // What is lacking now may be another thing than what was lacking when it began.
-    let other = finding.kind == "Blocked" && before.is_some_and(|before| before.message != finding.message);
+    let can_change = refused || finding.kind == "Blocked";
+    let other = can_change && before.is_some_and(|before| before.message != finding.message);
     if bad && finding.holds && (!held || other) {
-        rollout.events.push(Event::warning(finding.kind, finding.message.clone()));
+        let reason = if refused { "Refused" } else { finding.kind };
+        rollout.events.push(Event::warning(reason, finding.message.clone()));
     } else if finding.kind == "Blocked" && held && !finding.holds {
         rollout.events.push(Event::normal("Unblocked", "replicas can be had again".to_owned()));
     }
@@ -341,6 +353,9 @@ fn message(rollout: &Rollout<'_>) -> String {
     if let Some(failed) = status.failed.iter().find(|f| f.revision == rollout.declared && !f.withdrawn) {
         said.push(format!("revision {} was rolled back: {}", failed.revision, failed.reason));
     }
+    let told =
+        |trouble: &&crate::Trouble| rollout.blocked.as_ref().is_none_or(|b| b.message != trouble.message);
+    said.extend(refused(rollout).filter(told).map(|trouble| format!("refused: {}", trouble.message)));
     said.extend(rollout.undecided.as_ref().map(|undecided| undecided.message.clone()));
     let told = |waiting: &&Waiting| rollout.blocked.as_ref().is_none_or(|b| b.message != waiting.why);
     for waiting in rollout.waiting.iter().filter(told) {

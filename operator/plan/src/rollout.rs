@@ -265,20 +265,31 @@ impl<'a> Rollout<'a> {
         }
     }
 
-    /// Grows the serial when anything changed of what proxies are told, but for endpoints.
+    /// Grows the serial when anything changed of what proxies are told, but for endpoints. Gateways refuse a lower
+    /// serial than they know, so one that is ahead was told by somebody whose word is lost (a status that was restored
+    /// from a backup, an object of the same name that is gone): it is overtaken.
     pub(crate) fn seal(&mut self) {
         let (then, now) = (&self.world.status, &self.status);
+        let ahead = self.world.gateways.iter().filter(|gateway| gateway.live).map(|gateway| gateway.serial);
+        let ahead = ahead.max().filter(|serial| *serial > then.serial);
         let same = then.observed_generation == now.observed_generation
             && then.stable == now.stable
             && then.canary.as_ref().map(|c| &c.revision) == now.canary.as_ref().map(|c| &c.revision)
             && then.weights.desired == now.weights.desired
             && then.reference == now.reference;
-        if !same {
-            self.status.serial = then.serial.saturating_add(1);
+        if !same || ahead.is_some() {
+            let known = then.serial.max(ahead.unwrap_or(0)).max(self.first_serial());
+            self.status.serial = known.saturating_add(1);
             self.status.changed = Some(self.now);
             self.status.weights.programmed = None;
             self.status.weights.observed = None;
         }
+    }
+
+    /// Where serials begin: at the milliseconds of the declaration, which no serial of a former object of this name has
+    /// reached. It would have had to change a thousand times a second.
+    fn first_serial(&self) -> u64 {
+        u64::try_from(self.world.spec.created.as_millisecond()).unwrap_or(0)
     }
 
     /// The status to write. Numbers that move with every request alone are no reason to write one more often than

@@ -14,7 +14,12 @@ use std::sync::Arc;
 /// What is asked for.
 pub(crate) fn declared(key: &DeploymentKey, object: &ModelDeployment) -> Declared {
     let meta = &object.metadata;
-    Declared { key: key.clone(), generation: meta.generation.unwrap_or_default(), spec: object.spec.clone() }
+    Declared {
+        key: key.clone(),
+        generation: meta.generation.unwrap_or_default(),
+        created: meta.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default(),
+        spec: object.spec.clone(),
+    }
 }
 
 /// What a human asks of the rollout.
@@ -95,7 +100,7 @@ fn heard(from: &From<'_>, memory: &mut Inner) -> Vec<Replica> {
         *before = observe::restarts(before, &pod.value);
         replica.restarts.clone_from(before);
         if let Some((report, then)) = memory.endpoints.get(&replica.id) {
-            replica.heard(report, *then);
+            replica.heard(report, *then, from.now);
         }
     }
     replicas

@@ -374,3 +374,61 @@ fn what_was_counted_is_stored_every_ten_seconds() {
     let text = serde_json::to_string(&due.status.canary.map(|canary| canary.analysis)).unwrap();
     assert!(text.len() <= 4096, "the sums take {} bytes", text.len());
 }
+
+/// A status that was restored from a backup, and an object that replaces one of its name: gateways that know a higher
+/// serial are overtaken, for they would refuse everything below it.
+#[test]
+fn a_serial_that_gateways_know_is_overtaken() {
+    let (mut world, _) = case("04_held");
+    let serial = world.status.serial;
+    assert_eq!(plan(&world, now()).status.serial, serial);
+    world.gateways[0].serial = serial + 7;
+    let overtaken = plan(&world, now());
+    assert_eq!((overtaken.status.serial, overtaken.routes.serial), (serial + 8, serial + 8));
+    world.gateways[0].live = false;
+    assert_eq!(plan(&world, now()).status.serial, serial, "nobody serves by that");
+
+    let (mut anew, _) = case("01_first_installation");
+    anew.status = Default::default();
+    anew.spec.created = now();
+    assert!(plan(&anew, now()).status.serial > now().as_millisecond() as u64);
+}
+
+/// proves O.1
+#[test]
+fn a_replica_of_a_silent_node_is_sent_to_and_counts_while_its_sidecar_is_heard() {
+    let (mut world, settled) = case("02_first_replica_ready");
+    world.status = settled.status;
+    let lone = world.replicas.iter_mut().find(|replica| replica.phase == Phase::Ready).unwrap();
+    lone.phase = Phase::Unheard;
+    let mut heard = lone.clone();
+    let silent = plan(&world, after(1));
+    assert_eq!(silent.routes.stable.map(|route| route.endpoints.len()), Some(1));
+    let available = silent.status.conditions.iter().find(|condition| condition.type_ == "Available");
+    assert_eq!(available.unwrap().status, "False", "nobody knows whether it answers");
+
+    let mut report = super::healing::report("replica-1", Default::default());
+    heard.heard(&report, now(), after(20));
+    assert_eq!(heard.phase, Phase::Unheard, "long ago");
+    heard.heard(&report, now(), after(5));
+    assert_eq!(heard.phase, Phase::Unheard, "its engine is stuck");
+    report.engine = outrigger_wire::EngineState::Ready;
+    heard.heard(&report, now(), after(5));
+    assert_eq!(heard.phase, Phase::Ready);
+}
+
+/// What can't be made is told although all that is there is ready.
+///
+/// proves O.5
+#[test]
+fn a_refusal_is_told_while_everything_is_ready() {
+    let (mut world, _) = case("16_gateway_sends_otherwise");
+    let message = "services \"chat\" is forbidden: exceeded quota".to_owned();
+    let refused = crate::Trouble { reason: "Refused".to_owned(), message: message.clone(), blocks: true };
+    world.capacity.missing.push(refused);
+    let planned = plan(&world, now());
+    let degraded = planned.status.conditions.iter().find(|condition| condition.type_ == "Degraded").unwrap();
+    assert_eq!((degraded.status.as_str(), degraded.reason.as_str()), ("True", "Refused"));
+    assert!(planned.status.message.contains(&message), "{}", planned.status.message);
+    assert!(told(&planned).contains(&"Refused"), "{:?}", told(&planned));
+}
