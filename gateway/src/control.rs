@@ -19,13 +19,34 @@ const REPORTS: Duration = Duration::from_secs(1);
 /// How long records gather before they are worked through: breakers and acknowledgements are this late at most.
 const GATHERS: Duration = Duration::from_millis(20);
 
+/// The shortest time between two snapshots. The first change is served at once, and what follows it closely, as when a
+/// thousand deployments are declared, becomes one snapshot instead of one each.
+const PACE: Duration = Duration::from_millis(20);
+
 /// What the admin port shows of the control thread.
 #[derive(Debug, Default)]
 pub(crate) struct Shown {
     /// Whether routes are known.
     pub(crate) ready: bool,
-    /// `/status`.
-    pub(crate) status: serde_json::Value,
+    live: bool,
+    /// What every thread serves.
+    served: Option<Arc<Snapshot>>,
+    threads: serde_json::Value,
+    report: Option<Arc<GatewayReport>>,
+}
+
+impl Shown {
+    /// `/status`, made when somebody asks.
+    pub(crate) fn status(&self) -> serde_json::Value {
+        let routes = self.served.iter().flat_map(|served| &served.deployments);
+        json!({
+            "tableLive": self.live,
+            "version": self.served.as_ref().map(|served| served.version),
+            "routes": routes.map(|deployment| &*deployment.routes).collect::<Vec<_>>(),
+            "threads": self.threads,
+            "report": self.report.as_deref(),
+        })
+    }
 }
 
 /// The control thread's work.
@@ -91,13 +112,17 @@ impl Control {
         let mut reports = tokio::time::interval(REPORTS);
         reports.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut gates: Option<Instant> = None;
+        let mut heard = tokio::time::Instant::now();
         loop {
             let bell = Arc::clone(&self.bell);
             let due = tokio::time::Instant::from_std(gates.unwrap_or_else(Instant::now));
             let mut report = false;
             tokio::select! {
-                changed = self.table.changed() => match changed {
-                    Ok(()) => self.hear(Instant::now()),
+                changed = next_change(&mut self.table, heard + PACE) => match changed {
+                    Ok(()) => {
+                        self.hear(Instant::now());
+                        heard = tokio::time::Instant::now();
+                    }
                     // The client is gone, which it is only when this program ends: serve on from what is known.
                     Err(_) => tokio::time::sleep(REPORTS).await,
                 },
@@ -139,33 +164,35 @@ impl Control {
 
     fn report(&mut self, now: Instant) {
         let report = self.ledger.report(now);
-        self.show(Some(&report));
         if let Some(client) = &self.client {
-            client.report(Report::Gateway(Box::new(report)));
+            client.report(Report::Gateway(Box::new(report.clone())));
         }
+        self.show(Some(Arc::new(report)));
     }
 
     /// What `/readyz` and `/status` say. Ready is decided by the acknowledged snapshot: by then every thread
     /// serves it.
-    fn show(&self, report: Option<&GatewayReport>) {
+    fn show(&self, report: Option<Arc<GatewayReport>>) {
         let acknowledged = self.ledger.acknowledged();
-        let deployments: Vec<_> = acknowledged.deployments.iter().map(|d| &*d.routes).collect();
         let before = self.shown.load();
-        let counted = match report {
-            Some(report) => json!(report),
-            None => before.status.get("report").cloned().unwrap_or_default(),
-        };
         self.shown.store(Arc::new(Shown {
             ready: acknowledged.known,
-            status: json!({
-                "tableLive": self.table.borrow().live,
-                "version": acknowledged.version,
-                "routes": deployments,
-                "threads": self.ledger.counters(),
-                "report": counted,
-            }),
+            live: self.table.borrow().live,
+            served: Some(Arc::clone(acknowledged)),
+            threads: json!(self.ledger.counters()),
+            report: report.or_else(|| before.report.clone()),
         }));
     }
+}
+
+/// The next change, not before this time.
+async fn next_change(
+    table: &mut watch::Receiver<Arc<Table>>,
+    earliest: tokio::time::Instant,
+) -> Result<(), watch::error::RecvError> {
+    // In this order nothing is lost when it is dropped: a change counts as seen only once it is returned.
+    tokio::time::sleep_until(earliest).await;
+    table.changed().await
 }
 
 fn fixed(routes: &[Routes]) -> Table {

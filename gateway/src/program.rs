@@ -155,7 +155,7 @@ fn probes(
         },
         move || metrics::text(&registry),
         move || {
-            let mut status = status.load().status.clone();
+            let mut status = status.load().status();
             if let Some(status) = status.as_object_mut() {
                 status.insert("listen".to_owned(), listen.to_string().into());
                 status.insert("gateway".to_owned(), name.as_str().into());

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep, timeout};
 
 /// A stream from which nothing is heard for this long is dead.
@@ -24,6 +24,10 @@ const SILENCE: Duration = HEARTBEAT.saturating_mul(3);
 const REST: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// The most deployments that are taken in.
 const MOST_DEPLOYMENTS: usize = 20_000;
+
+/// The shortest time between two stores of the table: each writes all of it and waits for the disk, and a thousand
+/// deployments that change in a minute must not cost a thousand times their number.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// For how long the serial of a deployment that is gone is remembered: longer than a server's cache lags behind,
 /// so that one server which lacks the deployment and a second which has it as it was before its last rollback
@@ -73,9 +77,12 @@ impl Client {
         let wallet = Arc::new(Wallet::new(config.tls.clone()));
         let post = tokio::spawn(post::post(Arc::clone(&wallet), newest, at));
         let (gone, said) = (Gone::default(), String::new());
-        let follower = Follower { config, table: sender, answering, gone, wallet, said };
+        let (keep, whole) = watch::channel(Arc::new(Table::default()));
+        let keeper = tokio::spawn(keep_on_disk(config.state_dir.clone(), whole));
+        let follower = Follower { config, table: sender, keep, answering, gone, wallet, said };
         let follow = tokio::spawn(follower.follow());
-        Self { table, reports, tasks: vec![follow.abort_handle(), post.abort_handle()] }
+        let tasks = [follow, post, keeper].iter().map(JoinHandle::abort_handle).collect();
+        Self { table, reports, tasks }
     }
 
     /// The table, now and whenever it changes.
@@ -98,6 +105,8 @@ impl Drop for Client {
 struct Follower {
     config: ClientConfig,
     table: watch::Sender<Arc<Table>>,
+    /// The table whenever it is whole, to be kept.
+    keep: watch::Sender<Arc<Table>>,
     answering: watch::Sender<Option<String>>,
     gone: Gone,
     wallet: Arc<Wallet>,
@@ -224,14 +233,25 @@ impl Follower {
         if !differs {
             return Ok(());
         }
-        self.table.send_replace(Arc::new(table.clone()));
-        if let (true, Some(folder)) = (*synced, self.config.state_dir.clone()) {
-            let stored = tokio::task::spawn_blocking(move || disk::store(&folder, &table)).await;
-            if let Ok(Err(error)) = stored {
-                tracing::warn!(%error, "the table can't be kept on disk");
-            }
+        let table = Arc::new(table);
+        if *synced {
+            self.keep.send_replace(Arc::clone(&table));
         }
+        self.table.send_replace(table);
         Ok(())
+    }
+}
+
+/// Keeps the newest whole table, at once and then at most every [`KEEP_EVERY`].
+async fn keep_on_disk(folder: Option<PathBuf>, mut tables: watch::Receiver<Arc<Table>>) {
+    let Some(folder) = folder else { return };
+    while tables.changed().await.is_ok() {
+        let (table, folder) = (Arc::clone(&tables.borrow_and_update()), folder.clone());
+        let stored = tokio::task::spawn_blocking(move || disk::store(&folder, &table)).await;
+        if let Ok(Err(error)) = stored {
+            tracing::warn!(%error, "the table can't be kept on disk");
+        }
+        sleep(KEEP_EVERY).await;
     }
 }
 
