@@ -2,7 +2,7 @@
 
 use crate::names;
 use crate::watch::index::{Held, Seen};
-use crate::watch::kept;
+use crate::watch::kept::{self, controller};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
@@ -63,6 +63,13 @@ impl Error {
         self.code() == Some(404)
     }
 
+    /// The object's namespace is going, so nothing new is taken into it, and all that is in it goes too.
+    pub fn is_leaving(&self) -> bool {
+        let Self::Api(kube::Error::Api(status)) = self else { return false };
+        let causes = status.details.iter().flat_map(|details| &details.causes);
+        causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+    }
+
     /// The API server understood and will not have it: invalid, or forbidden by an admission policy. In words.
     pub fn refusal(&self) -> Option<String> {
         match self {
@@ -106,8 +113,11 @@ pub fn digest(object: &impl Serialize) -> u64 {
 pub fn need(applied: Option<&Applied>, digest: u64, held: Option<&Held<Seen>>, now: Instant) -> Need {
     let Some(applied) = applied.filter(|applied| applied.digest == digest) else { return Need::Apply };
     match held {
-        // The watch lags behind our own write.
-        Some(held) if held.version < applied.version => Need::Nothing,
+        // The watch lags behind our own write; or, when that lasts, etcd was restored to a time before it.
+        Some(held) if held.version < applied.version && now < applied.at + ECHO => {
+            Need::LookAgain(applied.at + ECHO)
+        }
+        Some(held) if held.version < applied.version => Need::Apply,
         Some(held) if held.value == applied.seen => Need::Nothing,
         Some(_) => Need::Apply,
         None if now < applied.at + ECHO => Need::LookAgain(applied.at + ECHO),
@@ -128,11 +138,13 @@ pub async fn bounded<T>(request: impl Future<Output = kube::Result<T>>) -> Resul
 
 /// Applies an object: the fields that it names are the operator's, all others are left alone. Fields that somebody
 /// else has set are taken back when the object is the same owner's, and never taken from an object that is not.
-/// `digest` is the object's, which the caller has from asking whether there is need.
+/// `digest` is the object's, which the caller has from asking whether there is need; `known` says that the object is
+/// known to be this owner's. Else it is asked: applying merges with what is there, whoever's it is, and would make a
+/// Service of the user's one that goes with the deployment.
 ///
 /// # Errors
 /// What the API server says, or that the object is somebody else's.
-pub async fn apply<K>(client: &Client, object: &K, digest: u64) -> Result<Applied, Error>
+pub async fn apply<K>(client: &Client, object: &K, digest: u64, known: bool) -> Result<Applied, Error>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
         + Serialize
@@ -145,12 +157,20 @@ where
     let name = meta.name.as_deref().unwrap_or_default();
     let gentle = PatchParams::apply(names::FIELD_MANAGER);
     let body = Patch::Apply(object);
+    let foreign = || Error::Foreign { kind: K::kind(&()).into_owned(), name: name.to_owned() };
+    if !known {
+        match bounded(api.get_metadata(name)).await {
+            Ok(found) if !may_take(&found.metadata, meta) => return Err(foreign()),
+            Err(error) if !error.is_gone() => return Err(error),
+            _ => {}
+        }
+    }
     // Only a conflict is worth asking whose it is: one request instead of two for everything else.
     let written = match bounded(api.patch_metadata(name, &gentle, &body)).await {
         Err(error) if error.is_conflict() => {
             let found = bounded(api.get_metadata(name)).await?;
-            if owner(&found.metadata) != owner(meta) {
-                return Err(Error::Foreign { kind: K::kind(&()).into_owned(), name: name.to_owned() });
+            if controller(&found.metadata) != controller(meta) {
+                return Err(foreign());
             }
             bounded(api.patch_metadata(name, &gentle.force(), &body)).await?
         }
@@ -161,9 +181,19 @@ where
     Ok(Applied { digest, version, seen, at: Instant::now() })
 }
 
-fn owner(meta: &ObjectMeta) -> Option<&str> {
-    let owners = meta.owner_references.as_ref()?;
-    owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
+/// Whether what is there is this owner's, or nobody's and once was such an owner's: a deployment that was deleted
+/// without what belongs to it, and declared anew.
+fn may_take(found: &ObjectMeta, wanted: &ObjectMeta) -> bool {
+    let label = |meta: &ObjectMeta, name: &str| meta.labels.as_ref().and_then(|labels| labels.get(name).cloned());
+    let left_behind = || {
+        [names::MANAGED_BY, names::DEPLOYMENT]
+            .iter()
+            .all(|name| label(found, name).is_some() && label(found, name) == label(wanted, name))
+    };
+    match controller(found) {
+        Some(owner) => Some(owner) == controller(wanted),
+        None => left_behind(),
+    }
 }
 
 /// Deletes the object of this name and uid; its dependants are collected in the background, in their own time.
@@ -203,13 +233,41 @@ pub async fn status(client: &Client, object: &ModelDeployment) -> Result<ModelDe
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
     fn seen(change: &str) -> Seen {
-        Seen { uid: "u".to_owned(), change: change.to_owned(), labels: 1 }
+        Seen { uid: "u".to_owned(), change: change.to_owned(), labels: 1, owner: None }
     }
 
     fn held(version: u64, change: &str) -> Held<Seen> {
         Held { version, uid: "u".to_owned(), value: seen(change) }
+    }
+
+    fn meta(owner: Option<&str>, deployment: Option<&str>) -> ObjectMeta {
+        let reference = |uid: &str| OwnerReference {
+            controller: Some(true),
+            uid: uid.to_owned(),
+            ..OwnerReference::default()
+        };
+        let ours = |name: &str| {
+            let manager = (names::MANAGED_BY.to_owned(), names::OUTRIGGER.to_owned());
+            [manager, (names::DEPLOYMENT.to_owned(), name.to_owned())].into()
+        };
+        ObjectMeta {
+            labels: deployment.map(ours),
+            owner_references: owner.map(|uid| vec![reference(uid)]),
+            ..ObjectMeta::default()
+        }
+    }
+
+    #[test]
+    fn what_is_somebody_elses_is_not_taken() {
+        let wanted = meta(Some("1"), Some("chat"));
+        assert!(may_take(&wanted, &wanted));
+        assert!(may_take(&meta(None, Some("chat")), &wanted), "left behind by a former one");
+        assert!(!may_take(&meta(None, None), &wanted), "a user's own");
+        assert!(!may_take(&meta(None, Some("other")), &wanted));
+        assert!(!may_take(&meta(Some("2"), Some("chat")), &wanted), "another's");
     }
 
     /// proves O.3
@@ -220,7 +278,9 @@ mod tests {
         let some = Some(&applied);
         assert_eq!(need(None, 7, None, now), Need::Apply, "never applied");
         assert_eq!(need(some, 8, Some(&held(10, "generation 2")), now), Need::Apply, "another is wanted");
-        assert_eq!(need(some, 7, Some(&held(9, "generation 1")), now), Need::Nothing, "the watch lags");
+        let older = held(9, "generation 1");
+        assert_eq!(need(some, 7, Some(&older), now), Need::LookAgain(now + ECHO), "the watch lags");
+        assert_eq!(need(some, 7, Some(&older), now + ECHO), Need::Apply, "etcd was restored");
         assert_eq!(need(some, 7, Some(&held(10, "generation 2")), now), Need::Nothing);
         assert_eq!(need(some, 7, Some(&held(12, "generation 2")), now), Need::Nothing, "its status changed");
         assert_eq!(need(some, 7, Some(&held(12, "generation 3")), now), Need::Apply, "edited by hand");

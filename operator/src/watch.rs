@@ -5,3 +5,6 @@ pub mod kept;
 pub mod streams;
 
 pub use index::{Entry, Index, Kind};
+
+#[cfg(test)]
+mod tests;

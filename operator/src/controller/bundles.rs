@@ -9,7 +9,7 @@ use kube::api::DeleteParams;
 use kube::{Api, Client};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 /// The namespaces with deployments. Cheap to clone: all clones are one.
 #[derive(Clone)]
@@ -19,6 +19,8 @@ pub struct Bundles {
     /// The installation's own namespace, where gateways need the bundle whatever there is.
     home: Arc<str>,
     namespaces: Arc<watch::Sender<BTreeSet<String>>>,
+    /// Held while a bundle is put somewhere: thirty deployments of a new namespace ask once. Of tokio's kind.
+    putting: Arc<Mutex<()>>,
 }
 
 impl std::fmt::Debug for Bundles {
@@ -30,7 +32,7 @@ impl std::fmt::Debug for Bundles {
 impl Bundles {
     /// None so far.
     pub fn new(trust: Trust, client: Client, home: &str) -> Self {
-        Self { trust, client, home: home.into(), namespaces: Arc::default() }
+        Self { trust, client, home: home.into(), namespaces: Arc::default(), putting: Arc::default() }
     }
 
     /// All of them, now and whenever one is added: [`Trust::publish`] keeps the bundle in each.
@@ -43,7 +45,12 @@ impl Bundles {
     /// # Errors
     /// What the API server says.
     pub(crate) async fn ensure(&self, namespace: &str) -> Result<(), Error> {
-        if self.namespaces.borrow().contains(namespace) {
+        let is_there = || self.namespaces.borrow().contains(namespace);
+        if is_there() {
+            return Ok(());
+        }
+        let _putting = self.putting.lock().await;
+        if is_there() {
             return Ok(());
         }
         let bundle = Arc::clone(&self.trust.bundle().borrow());

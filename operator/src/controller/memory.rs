@@ -11,7 +11,7 @@ use outrigger_wire::stream::Report;
 use outrigger_wire::{DeploymentKey, EndpointId, EndpointReport, GatewayId, GatewayReport};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The most sidecars whose newest report is kept: as many as the table serves.
 const MOST_ENDPOINTS: usize = 8_192;
@@ -56,6 +56,11 @@ pub(crate) struct Own {
     pub(crate) altered: Option<(String, ModelDeploymentStatus)>,
     /// Looks in a row that ended in an error.
     pub(crate) failures: u32,
+    /// Until when the next attempt rests, where one has failed. An event of its objects ends the rest, time and reports
+    /// alone don't.
+    pub(crate) rests_until: Option<Instant>,
+    /// Whether the API server has taken this leader's status as the newest.
+    pub(crate) confirmed: bool,
     /// A canary is judged or gateways are waited for: reports matter.
     pub(crate) attentive: bool,
     /// The engine's restarts of each replica, as they were seen to happen.
@@ -81,10 +86,28 @@ impl Memory {
         self.inner().owns.contains_key(key)
     }
 
-    /// Those of which a canary is judged, or which have not settled.
-    pub(crate) fn attentive(&self) -> HashSet<DeploymentKey> {
-        let inner = self.inner();
-        inner.owns.iter().filter(|(_, own)| own.attentive).map(|(key, _)| key.clone()).collect()
+    /// Those of which a canary is judged, or which have not settled; each with when it may be looked at.
+    pub(crate) fn attentive(&self) -> Vec<(DeploymentKey, Instant)> {
+        let (now, inner) = (Instant::now(), self.inner());
+        let attentive = inner.owns.iter().filter(|(_, own)| own.attentive);
+        attentive.map(|(key, own)| (key.clone(), own.rests_until.unwrap_or(now))).collect()
+    }
+
+    /// When it may be looked at although nothing of it has changed.
+    pub(crate) fn rested(&self, key: &DeploymentKey) -> Option<Instant> {
+        self.inner().owns.get(key)?.rests_until
+    }
+
+    /// Forgets who has long been silent and belongs to no deployment: sidecars that drained after theirs was gone,
+    /// gateways' words about it.
+    pub(crate) fn sweep(&self, now: Timestamp) {
+        let silent = |then: Timestamp| {
+            Duration::try_from(now.duration_since(then)).is_ok_and(|silent| silent > FORGOTTEN)
+        };
+        let mut inner = self.inner();
+        let Inner { endpoints, homes, heads, owns, .. } = &mut *inner;
+        endpoints.retain(|id, (_, then)| homes.contains_key(id) || !silent(*then));
+        heads.retain(|key, heads| owns.contains_key(key) || heads.values().any(|head| !silent(head.heard)));
     }
 
     /// Forgets everything: another leader has written meanwhile, so a fresh baseline is taken.

@@ -1,6 +1,7 @@
 //! One look at one deployment, and everything that follows from it.
 
 use super::work::Parts;
+use super::shortage;
 use super::world::{self, From};
 use crate::apply::{self, Applied, Error, Need};
 use crate::observe::Used;
@@ -12,7 +13,7 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, ReplicaSet};
 use kube::core::{DeserializeGuard, NamespaceResourceScope};
 use kube::{Resource, ResourceExt};
 use outrigger_crds::ModelDeployment;
-use outrigger_plan::{Outcome, Plan, Replica, Revision, Trouble, plan, routes};
+use outrigger_plan::{Outcome, Plan, Replica, Revision, Trouble, plan_through, routes};
 use outrigger_wire::{DeploymentKey, Mistake};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,9 +21,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Transitions that may follow each other at once. A plan makes one at a time; a chain of more would be a circle of
-/// its own, and goes on after [`BREATH`].
-const CHAIN: usize = 16;
+/// Plans that may follow each other at once, each through all that follows from itself. More would be a circle of
+/// their own, and go on after [`BREATH`].
+const CHAIN: usize = 8;
 /// The rest after a chain.
 const BREATH: Duration = Duration::from_secs(1);
 /// The first and the longest rest after an error, drawn between half and the whole; doubled each time.
@@ -82,10 +83,12 @@ pub(crate) async fn look(parts: &Parts, key: &DeploymentKey) -> Option<Instant> 
     let own = memory.own(key);
     match result {
         Ok(again) => {
-            own.failures = 0;
+            (own.failures, own.rests_until) = (0, None);
             again
         }
         Err(Error::Deposed) => None,
+        // Its own deletion is what comes next, and the watch tells.
+        Err(error) if error.is_leaving() => None,
         Err(error) if error.is_conflict() => Some(Instant::now() + jittered(CONFLICT)),
         Err(error) => {
             own.failures += 1;
@@ -93,7 +96,8 @@ pub(crate) async fn look(parts: &Parts, key: &DeploymentKey) -> Option<Instant> 
             if own.failures > 2 || error.refusal().is_none() {
                 tracing::warn!(deployment = %key, %error, failures = own.failures, "to be tried again");
             }
-            Some(Instant::now() + jittered(rest))
+            own.rests_until = Some(Instant::now() + jittered(rest));
+            own.rests_until
         }
     }
 }
@@ -140,7 +144,7 @@ async fn turn(parts: &Parts, key: &DeploymentKey) -> Result<Option<Wakes>, Error
         Ok(_) if accepted(parts, key, None) => return Ok(Some((Some(now), None))),
         Ok(look_again) => look_again,
         Err(error) => {
-            let Some(words) = error.refusal() else { return Err(error) };
+            let Some(words) = error.refusal().filter(|_| !error.is_leaving()) else { return Err(error) };
             // Said once in the status, and tried again with growing rests.
             let trouble = Trouble { reason: "Refused".to_owned(), message: words, blocks: true };
             if accepted(parts, key, Some(trouble)) {
@@ -163,13 +167,15 @@ fn planned(
     used: Option<Used>,
     now: Timestamp,
 ) -> (Plan, Vec<Replica>) {
-    let (live, nodes) = (parts.table.live_gateways(), parts.index.nodes());
     // What is free changes without an event of ours, and the words with it.
-    let unplaced = used.is_some();
+    let unplaced = shortage::is_wanted(entry);
+    // Read only where somebody asks for room.
+    let nodes = if unplaced { parts.index.nodes() } else { Vec::new() };
+    let live = parts.table.live_gateways();
     let mut memory = parts.memory.inner();
     let world =
         world::world(&From { key, object, entry, nodes: &nodes, used, live: &live, now }, &mut memory);
-    let plan = plan(&world, now);
+    let plan = plan_through(&world, now);
     let settled = matches!(plan.outcome, Outcome::Serving | Outcome::RolledBack);
     memory.own(key).attentive = plan.status.canary.is_some() || !settled || unplaced;
     (plan, world.replicas)
@@ -223,7 +229,10 @@ async fn write_status(
     now: Timestamp,
 ) -> Result<Option<Arc<ModelDeployment>>, Error> {
     let differs = plan.status != world::status(object) && !altered(parts, key, object, plan);
-    let stored = if differs { Some(replace_status(parts, key, object, plan).await?) } else { None };
+    // A watch may have been dead without a word for longer than another replica has led. Whoever begins to lead acts on
+    // a status only after the API server has taken it as the newest, by a write that changes nothing.
+    let write = differs || !parts.memory.inner().own(key).confirmed;
+    let stored = if write { Some(replace_status(parts, key, object, plan).await?) } else { None };
     if plan.evidence_stored {
         parts.memory.inner().baselines.stored(key, now);
     }
@@ -238,6 +247,7 @@ async fn replace_status(
 ) -> Result<Arc<ModelDeployment>, Error> {
     let next = ModelDeployment { status: Some(plan.status.clone()), ..object.clone() };
     let stored = apply::status(&parts.client, &next).await?;
+    parts.memory.inner().own(key).confirmed = true;
     parts.index.wrote(DeserializeGuard(Ok(stored.clone())));
     if stored.status.as_ref() != Some(&plan.status) {
         let version = stored.resource_version().unwrap_or_default();
@@ -254,7 +264,8 @@ fn altered(parts: &Parts, key: &DeploymentKey, object: &ModelDeployment, plan: &
     Some(version) == object.metadata.resource_version.as_ref() && *status == plan.status
 }
 
-/// Brings the workloads about; when to look for what was just written.
+/// Brings the workloads about; when to look for what was just written. What one object is refused for holds up no
+/// other: replicas that are no longer wanted go, whatever became of the Service.
 async fn workloads(
     parts: &Parts,
     key: &DeploymentKey,
@@ -273,38 +284,67 @@ async fn workloads(
         installation: &parts.installation,
     };
     let (objects, mistaken) = rendered(&input);
-    let mut again: Vec<Option<Instant>> = Vec::new();
+    let mut done = Done::default();
     if let Some(objects) = objects {
-        // A pod's sidecar can't show who it is to somebody whom it can't verify.
-        parts.bundles.ensure(names(key).1).await?;
-        again.push(
-            ensure(
-                parts,
-                key,
-                Kind::NetworkPolicy,
-                &objects.network_policy,
-                entry.policies.get(name(&objects.network_policy)),
-            )
-            .await?,
-        );
-        for set in &objects.replica_sets {
-            let held = entry.sets.get(name(set)).map(seen_set);
-            again.push(ensure(parts, key, Kind::ReplicaSet, set, held.as_ref()).await?);
+        if done.take(prepare(parts, key, entry, &objects).await)? {
+            for set in &objects.replica_sets {
+                let held = entry.sets.get(name(set)).map(seen_set);
+                done.take(ensure(parts, key, Kind::ReplicaSet, set, held.as_ref()).await)?;
+            }
         }
         let held = entry.services.get(name(&objects.service));
-        again.push(ensure(parts, key, Kind::Service, &objects.service, held).await?);
+        done.take(ensure(parts, key, Kind::Service, &objects.service, held).await)?;
         match &objects.disruption_budget {
             Some(budget) => {
                 let held = entry.budgets.get(name(budget));
-                again.push(ensure(parts, key, Kind::PodDisruptionBudget, budget, held).await?);
+                done.take(ensure(parts, key, Kind::PodDisruptionBudget, budget, held).await)?;
             }
             None => drop_budgets(parts, key, entry).await?,
         }
     }
     drop_sets(parts, key, &uid, entry, plan).await?;
-    match mistaken.is_empty() {
-        true => Ok(again.into_iter().flatten().min()),
-        false => Err(Error::Mistaken(mistaken)),
+    match done.refused {
+        Some(refused) => Err(refused),
+        None if !mistaken.is_empty() => Err(Error::Mistaken(mistaken)),
+        None => Ok(done.look_again),
+    }
+}
+
+/// What has to be there before a pod is: the bundle by which its sidecar knows the operator, and the policy by which
+/// its engine is reached through the sidecar alone.
+async fn prepare(
+    parts: &Parts,
+    key: &DeploymentKey,
+    entry: &Entry,
+    objects: &Objects,
+) -> Result<Option<Instant>, Error> {
+    parts.bundles.ensure(names(key).1).await?;
+    let held = entry.policies.get(name(&objects.network_policy));
+    ensure(parts, key, Kind::NetworkPolicy, &objects.network_policy, held).await
+}
+
+/// What became of several objects.
+#[derive(Default)]
+struct Done {
+    look_again: Option<Instant>,
+    /// The first refusal.
+    refused: Option<Error>,
+}
+
+impl Done {
+    /// Takes in what became of one; whether it is there. An error that says nothing about the object ends all.
+    fn take(&mut self, result: Result<Option<Instant>, Error>) -> Result<bool, Error> {
+        match result {
+            Ok(look_again) => {
+                self.look_again = [self.look_again, look_again].into_iter().flatten().min();
+                Ok(true)
+            }
+            Err(error) if error.refusal().is_some() && !error.is_leaving() => {
+                self.refused.get_or_insert(error);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -349,7 +389,9 @@ where
         Need::LookAgain(at) => Ok(Some(at)),
         Need::Apply => {
             leading(parts)?;
-            let applied = apply::apply(&parts.client, object, digest).await?;
+            let owner = kept::controller(object.meta());
+            let known = before.is_some() || held.is_some_and(|held| held.value.owner.as_deref() == owner);
+            let applied = apply::apply(&parts.client, object, digest, known).await?;
             parts.memory.inner().own(key).applied.insert(place, applied);
             Ok(None)
         }

@@ -6,47 +6,64 @@ use crate::observe::{Foreign, Pod, Used};
 use crate::watch::Entry;
 use kube::api::ListParams;
 use kube::{Api, Client};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::Mutex;
 
-/// How long an answer is good for: `0 of 2 free` is to be true when it is read.
+/// How long an answer is good for: `0 of 2 free` is to be true when it is read. One that took long to get is good for
+/// ten times as long as it took.
 const FRESH: Duration = Duration::from_secs(3);
 /// Pods of a page.
 const PAGE: u32 = 500;
 /// The most pages: a hundred thousand pods, and no more time than that takes.
 const PAGES: usize = 200;
+/// Pods that take something of a node.
+const PLACED: &str = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed";
 
 /// What is taken, as of a moment ago. Cheap to clone: all clones are one.
 #[derive(Clone, Debug, Default)]
 pub struct Shortage {
     known: Arc<Mutex<Option<(Instant, Used)>>>,
+    /// Held by who asks. Of tokio's kind.
+    asking: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Shortage {
-    /// What is taken, where a pod of this deployment can't be placed; `None` where nobody need know.
+    fn known(&self) -> Option<(Instant, Used)> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is taken, where a pod of this deployment can't be placed; `None` where nobody need know, or nobody does yet.
     pub(crate) async fn used(&self, client: &Client, entry: &Entry) -> Option<Used> {
-        if !entry.pods.values().any(|held| unplaced(&held.value)) {
+        if !is_wanted(entry) {
             return None;
         }
-        // Held while asking, so that a hundred deployments that wait for the same GPUs ask once. Of tokio's kind.
-        let mut known = self.known.lock().await;
-        if let Some((at, used)) = known.as_ref()
-            && at.elapsed() < FRESH
+        let known = self.known();
+        if let Some((until, used)) = &known
+            && Instant::now() < *until
         {
             return Some(used.clone());
         }
+        // A hundred deployments that wait for the same GPUs ask once; the others go by what was known, and are looked at
+        // again within a second.
+        let Ok(_asking) = self.asking.try_lock() else { return known.map(|(_, used)| used) };
+        let began = Instant::now();
         match count(client).await {
             Ok(used) => {
-                *known = Some((Instant::now(), used.clone()));
+                let until = Instant::now() + FRESH.max(began.elapsed() * 10);
+                *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some((until, used.clone()));
                 Some(used)
             }
             Err(error) => {
                 tracing::warn!(%error, "what other pods take is not known");
-                known.as_ref().map(|(_, used)| used.clone())
+                known.map(|(_, used)| used)
             }
         }
     }
+}
+
+/// Whether a pod of this deployment can't be placed.
+pub(crate) fn is_wanted(entry: &Entry) -> bool {
+    entry.pods.values().any(|held| unplaced(&held.value))
 }
 
 fn unplaced(pod: &Pod) -> bool {
@@ -56,13 +73,15 @@ fn unplaced(pod: &Pod) -> bool {
 async fn count(client: &Client) -> Result<Used, Error> {
     let api: Api<Foreign> = Api::all(client.clone());
     let mut used = Used::default();
-    // From the API server's cache: a count that is a second old serves as well and costs etcd nothing.
-    let mut params = ListParams::default().match_any().limit(PAGE);
+    // Not "any version", which would be cheaper for etcd: for that the API server ignores the limit, and answers with
+    // every pod of the cluster at once.
+    let first = || ListParams::default().limit(PAGE).fields(PLACED);
+    let mut params = first();
     for _ in 0..PAGES {
         let page = apply::bounded(api.list(&params)).await?;
         used.add(&page.items);
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params = ListParams::default().limit(PAGE).continue_token(&token),
+            Some(token) => params = first().continue_token(&token),
             None => break,
         }
     }

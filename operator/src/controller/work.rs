@@ -15,7 +15,6 @@ use kube::Client;
 use outrigger_table::Server;
 use outrigger_wire::DeploymentKey;
 use outrigger_wire::stream::Report;
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
@@ -27,6 +26,9 @@ const WORKERS: usize = 32;
 /// While a canary is judged or gateways are waited for, it is planned at least this often: what nobody reports (a
 /// gateway that fell silent) shows then.
 const TICK: Duration = Duration::from_secs(1);
+/// For how long reports gather: gateways acknowledge within milliseconds of each other, and what they say is one write
+/// of the status instead of one each.
+const GATHERS: Duration = Duration::from_millis(100);
 /// Everything is looked at again after this long, against whatever a watch may have missed; drawn between half and the
 /// whole.
 const RESYNC: Duration = Duration::from_secs(600);
@@ -89,9 +91,12 @@ impl Controller {
 
     /// These are to be looked at now.
     pub fn mark(&self, keys: Vec<DeploymentKey>) {
-        let now = Instant::now();
+        self.mark_at(keys, Instant::now());
+    }
+
+    fn mark_at(&self, keys: Vec<DeploymentKey>, at: Instant) {
         let mut queue = self.queue();
-        keys.into_iter().for_each(|key| queue.mark(key, now));
+        keys.into_iter().for_each(|key| queue.mark(key, at));
         drop(queue);
         self.bell.notify_one();
     }
@@ -99,8 +104,10 @@ impl Controller {
     /// A proxy has reported.
     pub fn report(&self, report: Report) {
         let marked = self.parts.memory.absorb(report, Timestamp::now());
-        if !marked.is_empty() {
-            self.mark(marked);
+        let at = Instant::now() + GATHERS;
+        for key in marked {
+            let rested = self.parts.memory.rested(&key).map_or(at, |rested| rested.max(at));
+            self.mark_at(vec![key], rested);
         }
     }
 
@@ -180,8 +187,10 @@ impl Controller {
     /// Marks those that must not wait for an event.
     fn attend(&self) {
         if self.parts.leads() {
-            let attentive: HashSet<DeploymentKey> = self.parts.memory.attentive();
-            self.mark(attentive.into_iter().collect());
+            for (key, at) in self.parts.memory.attentive() {
+                self.mark_at(vec![key], at);
+            }
+            self.parts.memory.sweep(Timestamp::now());
         }
     }
 }

@@ -11,15 +11,20 @@ use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec}
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::collections::BTreeSet;
 
-/// What the Service selects while no revision is stable: no pod has it, as revisions are hexadecimal digits.
+/// What the Service selects while there is no revision: no pod has it, as revisions are hexadecimal digits.
 const NO_REVISION: &str = "none";
 /// The Service's port.
 const SERVICE_PORT: i32 = 80;
 
-/// The stable revision's pods, at the sidecar. Before the first revision is stable it has no endpoints: what is not
-/// stable is reached through gateways alone.
+/// The revision that serves, or that is to.
+fn serves<'a>(input: &Input<'a>) -> &'a str {
+    let starting = || input.status.starting.as_ref().map(|starting| &starting.revision);
+    input.status.stable.as_ref().or_else(starting).map_or(NO_REVISION, |id| id.as_str())
+}
+
+/// The stable revision's pods, at the sidecar; before there is one, those of the revision that is to become it as soon
+/// as one of them is ready, which is what makes a pod an endpoint too. A canary is reached through gateways alone.
 pub(super) fn service(input: &Input<'_>) -> Service {
-    let stable = input.status.stable.as_ref().map_or(NO_REVISION, |stable| stable.as_str());
     let port = ServicePort {
         name: Some("http".to_owned()),
         port: SERVICE_PORT,
@@ -31,7 +36,7 @@ pub(super) fn service(input: &Input<'_>) -> Service {
     Service {
         metadata: metadata(input.uid, input.key, split(input.key).1.to_owned(), None),
         spec: Some(ServiceSpec {
-            selector: Some(selector(input.key, Some(stable))),
+            selector: Some(selector(input.key, Some(serves(input)))),
             ports: Some(vec![port]),
             ..ServiceSpec::default()
         }),
@@ -39,13 +44,15 @@ pub(super) fn service(input: &Input<'_>) -> Service {
     }
 }
 
-/// One replica at a time. With one replica alone a budget would keep its node from ever being emptied.
+/// One replica of the revision that serves at a time. With one replica alone a budget would keep its node from ever
+/// being emptied; a canary is none of its matter: one that waits for a GPU would keep every node from being emptied,
+/// the autoscaler's that is to bring it included.
 pub(super) fn disruption_budget(input: &Input<'_>) -> Option<PodDisruptionBudget> {
     (input.spec.scale.replicas >= 2).then(|| PodDisruptionBudget {
         metadata: metadata(input.uid, input.key, split(input.key).1.to_owned(), None),
         spec: Some(PodDisruptionBudgetSpec {
             max_unavailable: Some(IntOrString::Int(1)),
-            selector: Some(label_selector(selector(input.key, None))),
+            selector: Some(label_selector(selector(input.key, Some(serves(input))))),
             // A replica that isn't ready serves nobody, so nothing is lost by evicting it.
             unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
             ..PodDisruptionBudgetSpec::default()

@@ -77,6 +77,8 @@ pub struct Seen {
     pub change: String,
     /// A digest of labels and owners, which no generation counts.
     pub labels: u64,
+    /// The uid of the ModelDeployment whose it is.
+    pub owner: Option<String>,
 }
 
 /// An object and how new it is.
@@ -166,8 +168,14 @@ impl Index {
                 inner.put(object, true).into_iter().collect()
             }
             Event::InitDone => inner.listed::<K>(),
-            Event::Apply(object) => inner.put(object, false).into_iter().collect(),
-            Event::Delete(object) => inner.drop_one(&object).into_iter().collect(),
+            Event::Apply(object) => {
+                let left = inner.left(&object);
+                left.into_iter().chain(inner.put(object, false)).collect()
+            }
+            Event::Delete(object) => {
+                let left = inner.left(&object);
+                left.into_iter().chain(inner.drop_one(&object)).collect()
+            }
         }
     }
 
@@ -261,6 +269,20 @@ impl Inner {
         }
         place.insert(name, Held { version, uid, value: object.keep() });
         Some(key)
+    }
+
+    /// Takes a pod out of another deployment than the one that its labels now name, if it was there: somebody has put
+    /// it aside. A list needs no such look, for it names everything.
+    fn left<K: Kept>(&mut self, object: &K) -> Option<DeploymentKey> {
+        let (home, name) = place(object).filter(|_| K::KIND == Kind::Pod)?;
+        if self.entries.get(&home).is_some_and(|entry| entry.pods.contains_key(&name)) {
+            return None;
+        }
+        let uid = object.metadata().uid.as_deref().unwrap_or_default();
+        let is_it = |entry: &Entry| entry.pods.get(&name).is_some_and(|held| held.uid == uid);
+        let (key, entry) = self.entries.iter_mut().find(|(_, entry)| is_it(entry))?;
+        entry.pods.remove(&name);
+        Some(key.clone())
     }
 
     fn drop_one<K: Kept>(&mut self, object: &K) -> Option<DeploymentKey> {

@@ -26,10 +26,14 @@ pub trait Kept: Sized {
     /// Its metadata.
     fn metadata(&self) -> &ObjectMeta;
 
-    /// The deployment to which it belongs, by its label.
+    /// The deployment to which it belongs: the one that owns it. Pods are a ReplicaSet's and have a label; an object's
+    /// label may have been edited by hand, and the object is put right only where it is still known.
     fn deployment(&self) -> Option<DeploymentKey> {
         let meta = self.metadata();
-        let name = meta.labels.as_ref()?.get(names::DEPLOYMENT)?;
+        let owners = meta.owner_references.iter().flatten();
+        let owner = owners.into_iter().find(|owner| owner.kind == ModelDeployment::kind(&()));
+        let label = || meta.labels.as_ref()?.get(names::DEPLOYMENT);
+        let name = owner.map(|owner| &owner.name).or_else(label)?;
         Some(key(meta.namespace.as_deref()?, name))
     }
 
@@ -151,6 +155,12 @@ metadata_only!(Service, services);
 metadata_only!(PodDisruptionBudget, budgets);
 metadata_only!(NetworkPolicy, policies);
 
+/// The uid of the one whose object this is.
+pub fn controller(meta: &ObjectMeta) -> Option<&str> {
+    let mut owners = meta.owner_references.iter().flatten();
+    owners.find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
+}
+
 /// Which version this is.
 pub fn seen(meta: &ObjectMeta) -> Seen {
     let change = match meta.generation {
@@ -159,5 +169,10 @@ pub fn seen(meta: &ObjectMeta) -> Seen {
     };
     let owners: Vec<&str> = meta.owner_references.iter().flatten().map(|owner| owner.uid.as_str()).collect();
     let labels = serde_json::to_vec(&(&meta.labels, owners)).unwrap_or_default();
-    Seen { uid: meta.uid.clone().unwrap_or_default(), change, labels: Version::of(0, &labels).content }
+    Seen {
+        uid: meta.uid.clone().unwrap_or_default(),
+        change,
+        labels: Version::of(0, &labels).content,
+        owner: controller(meta).map(str::to_owned),
+    }
 }
