@@ -95,7 +95,7 @@ fn address_in(line: &str) -> String {
 fn the_two_commands_are_the_ones_that_there_are() {
     let reader = Reader::new();
     assert_eq!(reader.block("sh", "cargo run"), "cargo run --release -- up\n");
-    assert_eq!(reader.block("sh", "cargo xtask"), "cargo xtask test\n");
+    assert_eq!(reader.block("sh", "cargo xtask test"), "cargo xtask test\n");
     let help = text(
         &run(command("outrigger")
             .map(|mut c| {

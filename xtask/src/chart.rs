@@ -17,8 +17,8 @@ const RECIPE: u32 = 1;
 
 /// The oldest that the chart allows, one between, and that of the cluster, each with its module's checksum.
 const VERSIONS: [(&str, &str); 3] = [
-    ("v1.30.14", "h1:MrlKXh9uhLIJpyxOeXhcndzRVSvwiV9iJ8NgH8nqPsg="),
     ("v1.33.6", "h1:NOIZqkx8M4XfdyRKllzLSBiMgSilPzSvCembfzOMk6A="),
+    ("v1.35.0", "h1:PUOojD8c8E3csMP5NX+nLLne6SGqZjrYCscptyBfWMY="),
     ("v1.36.3", "h1:qDQdoMiluAE2Eab6Fa52YV+WjiGz9mZFFoagEA6cI+o="),
 ];
 

@@ -215,9 +215,9 @@ struct Place {
     listen: (String, u16),
     /// The engine, on the loopback address.
     engine_port: u16,
-    /// What stands among the engine's ports, and where: the sidecar's port, by the name that the user gave it. Before
-    /// 1.32 Kubernetes doesn't look for a Service's named port among native sidecars, and some network policies never
-    /// do; to whom a port belongs is of no importance to them.
+    /// What stands among the engine's ports, and where: the sidecar's port, by the name that the user gave it. Some
+    /// network policies never look for a named port among native sidecars; to whom a port belongs is of no importance
+    /// to them.
     found: Option<(usize, ContainerPort)>,
 }
 
