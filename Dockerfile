@@ -3,7 +3,8 @@
 #   docker build --target operator -t outrigger/operator:0.1.0 .
 #
 # and likewise gateway, sidecar, engine-sim. Each is a static program (the sidecar: two) at the root of an empty file
-# system, run as nobody in particular. `cargo xtask images` makes the same without Docker; a test compares the two.
+# system, run as nobody in particular. `cargo xtask images` makes them without Docker, from the same programs built in the
+# same way; a test compares the stages below with what it packs.
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /source

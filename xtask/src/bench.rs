@@ -1,5 +1,6 @@
 //! Benchmarks: release programs, their peers, one run.
 
+use crate::images::Build;
 use crate::{cluster, programs, run};
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
@@ -33,14 +34,14 @@ pub(crate) fn bench(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// A cluster with the images of this checkout. One that `OUTRIGGER_CLUSTER_JSON` names is taken as it is.
+/// A cluster with the images of this checkout, built as they are shipped. One that `OUTRIGGER_CLUSTER_JSON` names is taken as it is.
 fn ready_cluster() -> Result<()> {
     programs::build(programs::BENCH)?;
     if std::env::var_os("OUTRIGGER_CLUSTER_JSON").is_some() {
         return Ok(());
     }
     cluster::up()?;
-    cluster::load(&[])
+    cluster::load(&[], Build::Released)
 }
 
 /// The folder of Argo Rollouts' resource definitions: in its Go module, fetched again where the cache was emptied.

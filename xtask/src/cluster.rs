@@ -16,6 +16,7 @@ mod process;
 mod state;
 mod up;
 
+use crate::images::Build;
 use anyhow::Result;
 use state::{Kind, State};
 
@@ -26,8 +27,8 @@ usage: cargo xtask cluster COMMAND
   up                 make the cluster, or what is missing of it; leave it as it is when nothing is
   down               stop everything that `up` started and remove what it made, also after a crash
   status             say what runs and how to reach it
-  load [IMAGE...]    build the images (operator, gateway, sidecar, engine-sim) and import them where they differ;
-                     a running pod keeps its old one
+  load [IMAGE...]    build the images (operator, gateway, sidecar, engine-sim) quickly, for tests, and import them where
+                     they differ; a running pod keeps its old one. `load --release ...` builds what is shipped
   kill NAME          kill a part: etcd, apiserver, controller-manager, scheduler, containerd-1, kubelet-1, proxy-1, ...
   stop NAME          ask a part to end
   start NAME         start a part again
@@ -43,7 +44,8 @@ pub(crate) fn command(words: &[&str]) -> Option<Result<()>> {
         ["up"] => up::up().map(drop),
         ["down"] => down::down(),
         ["status"] => status(),
-        ["load", named @ ..] => load::load(named),
+        ["load", "--release", named @ ..] => load::load(named, Build::Released),
+        ["load", named @ ..] => load::load(named, Build::Quick),
         ["kill", name] => faults::stop(name, true),
         ["stop", name] => faults::stop(name, false),
         ["start", name] => faults::start(name),

@@ -25,6 +25,33 @@ const OURS: &[Ours] = &[
     Ours { name: "engine-sim", programs: &["outrigger-engine-sim"] },
 ];
 
+/// How the programs in images are built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Build {
+    /// As they are shipped, and as the Dockerfile builds them: for use and for measuring.
+    Released,
+    /// In a tenth of the time: for tests, which look at what programs do and not at how fast.
+    Quick,
+}
+
+impl Build {
+    /// Cargo's profile; its folder has the same name.
+    const fn profile(self) -> &'static str {
+        match self {
+            Self::Released => "release",
+            Self::Quick => "image",
+        }
+    }
+
+    /// Where archives go, below `target/image`: the one kind never stands in for the other.
+    const fn archives(self) -> &'static str {
+        match self {
+            Self::Released => "archives",
+            Self::Quick => "archives-for-tests",
+        }
+    }
+}
+
 /// An image that lies in a file.
 pub(crate) struct Archive {
     /// As a cluster names it: `docker.io/outrigger/operator:0.1.0`.
@@ -41,7 +68,7 @@ pub(crate) fn name(image: &str) -> String {
 }
 
 /// Builds the programs and packs them: all images, or those that are named.
-pub(crate) fn build(named: &[&str]) -> Result<Vec<Archive>> {
+pub(crate) fn build(named: &[&str], build: Build) -> Result<Vec<Archive>> {
     if let Some(unknown) = named.iter().find(|name| OURS.iter().all(|image| image.name != **name)) {
         let names = OURS.iter().map(|image| image.name).collect::<Vec<_>>().join(", ");
         bail!("no image `{unknown}`; there are: {names}");
@@ -50,15 +77,16 @@ pub(crate) fn build(named: &[&str]) -> Result<Vec<Archive>> {
     let folder = run::root()?.join("target/image");
     let wanted = |image: &&Ours| named.is_empty() || named.contains(&image.name);
     let there: Vec<&Ours> = OURS.iter().filter(wanted).collect();
-    let mut args = vec!["build", "--locked", "--profile", "image", "--bins", "--target", &target];
+    let mut args = vec!["build", "--locked", "--profile", build.profile(), "--bins", "--target", &target];
     for program in there.iter().flat_map(|image| image.programs) {
         args.extend(["-p", program]);
     }
     let mut command = run::command("cargo", args)?;
     command.arg("--target-dir").arg(&folder).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    command.env("CARGO_PROFILE_RELEASE_STRIP", "true");
     run::must("build static programs", command)?;
-    let programs = folder.join(&target).join("image");
-    there.iter().map(|image| image.pack(&programs, &folder.join("archives"))).collect()
+    let programs = folder.join(&target).join(build.profile());
+    there.iter().map(|image| image.pack(&programs, &folder.join(build.archives()))).collect()
 }
 
 impl Ours {
@@ -114,9 +142,9 @@ fn triple() -> Result<String> {
     }
 }
 
-/// `cargo xtask images`: builds them and says where they are.
+/// `cargo xtask images`: builds what is shipped and says where it is.
 pub(crate) fn images(named: &[&str]) -> Result<()> {
-    for Archive { name, path, digest } in build(named)? {
+    for Archive { name, path, digest } in build(named, Build::Released)? {
         println!("{name:<40} {} {}", digest.get(..19).unwrap_or_default(), path.display());
     }
     Ok(())
@@ -127,9 +155,13 @@ mod tests {
     use super::{OURS, USER};
     use crate::run;
 
+    /// The same programs at the same places, built with the same profile and flags.
     #[test]
-    fn the_dockerfile_makes_the_same_images() {
+    fn the_dockerfile_has_the_same_stages() {
         let text = std::fs::read_to_string(run::root().unwrap().join("Dockerfile")).unwrap();
+        for said in ["-C target-feature=+crt-static", "CARGO_PROFILE_RELEASE_STRIP=true", "--release"] {
+            assert!(text.contains(said), "{said}");
+        }
         let stages: Vec<&str> = text.split("\nFROM ").skip(2).map(str::trim).collect();
         let expected = OURS.iter().map(|image| {
             let programs: Vec<String> =

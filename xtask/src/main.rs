@@ -29,7 +29,7 @@ usage: cargo xtask COMMAND
   bench NAME   run a benchmark (proxy, batching, dataplane, operator, verdicts), print its table, write target/bench/NAME.json
   cluster ...  a real Kubernetes to test with: up, down, status, load, ...; alone, it lists them
   programs ... build the programs that the cluster and its tests need, and print where they are
-  images ...   build the images of static programs into archives, without Docker: all, or the named
+  images ...   build the images of static programs into archives, as they are shipped, without Docker: all, or the named
   contracts    list each contract line with the tests that prove it; fail on a line without one
 ";
 

@@ -1,6 +1,7 @@
 //! The rung of tests on a real Kubernetes: packages and programs while other rungs run, then images, the cluster, its
 //! tests one at a time, and at the end, whatever happened, no cluster.
 
+use crate::images::Build;
 use crate::run::{self, Background};
 use crate::{chart, cluster, programs};
 use anyhow::{Context, Result};
@@ -55,7 +56,7 @@ pub(crate) fn rung(
 }
 
 fn tests(cargo_test: &mut impl FnMut(&str, Command) -> Result<()>) -> Result<()> {
-    cluster::load(&[])?;
+    cluster::load(&[], Build::Quick)?;
     let mut command = command(&["cluster"], &named("cluster")?)?;
     // It is up: a test that breaks a part must not have it mended by the next one's `up`.
     command.env("OUTRIGGER_CLUSTER_JSON", cluster::file()?);

@@ -3,15 +3,15 @@
 use super::elsewhere;
 use super::process::until;
 use super::state::{self, Kind, Node, State};
-use crate::images::{self, Archive};
+use crate::images::{self, Archive, Build};
 use crate::run;
 use anyhow::{Context, Result, bail};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Builds our images and imports them.
-pub(crate) fn load(named: &[&str]) -> Result<()> {
-    let archives = images::build(named)?;
+pub(crate) fn load(named: &[&str], build: Build) -> Result<()> {
+    let archives = images::build(named, build)?;
     let _lock = state::lock()?;
     let mut state =
         State::load()?.filter(|state| state.ready).context("no cluster: run `cargo xtask cluster up`")?;
@@ -19,8 +19,8 @@ pub(crate) fn load(named: &[&str]) -> Result<()> {
         Kind::Native => import(&mut state, &archives),
         Kind::Docker => elsewhere::import(&state, &archives),
         Kind::External => bail!(
-            "images can't be imported into the cluster that KUBECONFIG names: push those in target/image/archives to \
-             a registry that it reads"
+            "images can't be imported into the cluster that KUBECONFIG names: push those that `cargo xtask images` makes \
+             to a registry that it reads"
         ),
     }
 }
