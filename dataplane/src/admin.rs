@@ -1,5 +1,6 @@
 //! The admin port: `/livez`, `/readyz`, `/metrics`, `/status`, on the control thread so that load never fails it.
 
+use crate::crowd;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -11,7 +12,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
 /// Connections at once: probes and scrapers are few, and who floods this port must not take the process's memory.
 const MAX_CONNECTIONS: usize = 64;
@@ -56,23 +56,13 @@ impl Admin {
     }
 
     /// Serves until the future is dropped (connections that are open then live on for a minute at most). At most
-    /// 64 connections, HTTP/1.1 only.
+    /// 64 connections, of which the one that is idle longest gives way to a new one; HTTP/1.1 only.
     pub async fn serve(self, listener: TcpListener) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        loop {
-            // The semaphore is never closed.
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "the admin port can't accept connections for now");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
+        crowd::serve(listener, MAX_CONNECTIONS, "the admin port", |stream, place| {
             let this = self.clone();
-            tokio::spawn(async move {
+            async move {
                 let each = service_fn(move |request| {
+                    let _busy = place.busy();
                     let response = this.answer(&request);
                     async move { Ok::<_, Infallible>(response) }
                 });
@@ -81,9 +71,9 @@ impl Admin {
                     .header_read_timeout(HEAD_TIMEOUT)
                     .serve_connection(TokioIo::new(stream), each);
                 let _ = tokio::time::timeout(MAX_LIFE, conn).await;
-                drop(place);
-            });
-        }
+            }
+        })
+        .await;
     }
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {

@@ -55,6 +55,7 @@
 pub mod admin;
 pub mod body;
 pub mod config;
+pub mod crowd;
 pub mod head;
 pub mod log;
 pub mod metrics;

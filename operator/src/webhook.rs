@@ -2,8 +2,7 @@
 //! ModelDeployments.
 //!
 //! Whoever reaches its port may speak to it: sizes, times and connections are bounded, and an answer changes nothing
-//! anywhere. The API server keeps connections open and may use one again at any moment, so an idle one is left open
-//! for longer than it would.
+//! anywhere.
 
 pub mod metrics;
 pub mod patch;
@@ -21,6 +20,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 pub use metrics::Metrics;
+use outrigger_dataplane::crowd::{self, Place};
 use review::Webhook;
 use rustls::ServerConfig;
 use std::convert::Infallible;
@@ -37,14 +37,15 @@ use tokio_rustls::TlsAcceptor;
 const MAX_BODY: u64 = 8 << 20;
 /// The most that all reviews together may have in memory while they are read, in KiB.
 const MAX_READING: u32 = 16 << 10;
-/// Connections at once; further ones wait in the listener's backlog.
+/// Connections at once. A new one is always taken, for labelled pods are not created while nobody answers; beyond
+/// these the one goes that is idle longest.
 const MAX_CONNECTIONS: usize = 256;
 /// From a connection to the end of its TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// From there to the first request.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
-/// From an answer to the next request's head; an API server gives an idle connection up after 90 s.
-const IDLE: Duration = Duration::from_secs(120);
+/// From an answer to the next request's head. An API server that finds its idle connection closed dials again.
+const IDLE: Duration = Duration::from_secs(30);
 /// For reading one review, the wait for room included.
 const BODY: Duration = Duration::from_secs(5);
 
@@ -73,27 +74,13 @@ pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, state: State) 
     // Bounded in time and number more simply than HTTP/2, and an API server speaks both.
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(tls));
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        // The semaphore is never closed.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "the webhooks can't accept connections for now");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let (acceptor, state) = (acceptor.clone(), state.clone());
-        tokio::spawn(async move {
-            connection(stream, &acceptor, state).await;
-            drop(place);
-        });
-    }
+    crowd::serve(listener, MAX_CONNECTIONS, "the webhooks", |stream, place| {
+        connection(stream, acceptor.clone(), state.clone(), place)
+    })
+    .await;
 }
 
-async fn connection(stream: TcpStream, acceptor: &TlsAcceptor, state: State) {
+async fn connection(stream: TcpStream, acceptor: TlsAcceptor, state: State, place: Arc<Place>) {
     // Answers are one small write each.
     let _ = stream.set_nodelay(true);
     let stream = match timeout(HANDSHAKE, acceptor.accept(stream)).await {
@@ -105,8 +92,11 @@ async fn connection(stream: TcpStream, acceptor: &TlsAcceptor, state: State) {
     let mark = Arc::clone(&asked);
     let each = service_fn(move |request| {
         mark.store(true, Ordering::Relaxed);
-        let state = state.clone();
-        async move { Ok::<_, Infallible>(answer(request, &state).await) }
+        let (state, place) = (state.clone(), Arc::clone(&place));
+        async move {
+            let _busy = place.busy();
+            Ok::<_, Infallible>(answer(request, &state).await)
+        }
     });
     let conn = http1::Builder::new()
         .timer(TokioTimer::new())

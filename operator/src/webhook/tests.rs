@@ -379,3 +379,30 @@ async fn a_connection_is_used_again_and_plain_http_gets_nothing() {
     let _ = plain.read_to_end(&mut answer).await;
     assert!(!answer.starts_with(b"HTTP/"), "{answer:?}");
 }
+
+/// More than are kept, each answered once and then idle: the API server still gets in, for labelled pods are not
+/// created while it does not. Who was idle longest has gone.
+#[tokio::test]
+async fn idle_connections_keep_nobody_out() {
+    let running = Running::start().await;
+    let mut idle = Vec::new();
+    for _ in 0..300 {
+        let mut stream = running.connect().await;
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut bytes = [0; 1024];
+        assert_ne!(stream.read(&mut bytes).await.unwrap(), 0);
+        idle.push(stream);
+    }
+    let spec =
+        json!({"containers": [{"name": "a", "image": "x", "ports": [{"name": "http", "containerPort": 1}]}]});
+    let review = running.review("/inject", pod(&spec));
+    let response = tokio::time::timeout(Duration::from_secs(10), review).await.expect("it gets in");
+    assert_eq!(response["allowed"], true);
+    let mut rest = Vec::new();
+    // Closed without a goodbye.
+    let _ =
+        tokio::time::timeout(Duration::from_secs(10), idle[0].read_to_end(&mut rest)).await.expect("closed");
+    let newest = idle.last_mut().unwrap();
+    newest.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    assert_ne!(newest.read(&mut [0; 1024]).await.unwrap(), 0, "the newest stays");
+}
