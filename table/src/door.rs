@@ -50,7 +50,7 @@ pub enum Refused {
     /// The request for a certificate can't be read.
     #[error("{0}")]
     Request(String),
-    /// It can't be told now.
+    /// It can't be told now: who asks again soon may be answered otherwise.
     #[error("{0}")]
     Unavailable(String),
 }

@@ -2,6 +2,7 @@
 
 use crate::post::{self, Connection};
 use crate::tls::{self, Holder};
+use hyper::StatusCode;
 use outrigger_wire::Mistake;
 use outrigger_wire::stream::{IDENTITY_PATH, IdentityAnswer, IdentityRequest};
 use rustls::ClientConfig;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 /// The largest file that is read, and the largest answer, in bytes.
 const LARGEST: u64 = 256 << 10;
@@ -20,6 +21,9 @@ const RENEWAL_REST: Duration = Duration::from_secs(20);
 /// A certificate that was refused is given up, but not sooner after it was got than this: a server that refuses
 /// all of them must not be asked for another at each dial.
 const YOUNGEST_REFUSED: Duration = Duration::from_secs(10);
+/// How often a server that can't tell yet is asked once more on one connection, and the rest before, drawn between half
+/// and the whole: a sidecar asks as soon as it starts, and the server hears of its pod within moments of that.
+const AGAIN: (u32, Duration) = (3, Duration::from_millis(300));
 /// The shortest and longest lifetimes that are believed, in seconds.
 const LIFETIMES: (u64, u64) = (1, 366 * 24 * 3600);
 
@@ -161,12 +165,18 @@ async fn exchange(files: &ClientTls, bundle: &[u8], server: &str) -> Result<Held
     let (key, csr) = key_and_request()?;
     let mut connection = post::connect(server, Some(anonymous)).await?;
     let request = IdentityRequest { token: token.trim().to_owned(), csr };
-    let answer = post::send(&mut connection, server, IDENTITY_PATH, &request).await?;
-    let status = answer.status();
-    let body = post::read(answer, LARGEST as usize).await?;
-    if !status.is_success() {
-        return Err(post::refusal("no certificate for the token", status, &body));
-    }
+    let mut again = 0;
+    let body = loop {
+        let answer = post::send(&mut connection, server, IDENTITY_PATH, &request).await?;
+        let status = answer.status();
+        let body = post::read(answer, LARGEST as usize).await?;
+        match status {
+            _ if status.is_success() => break body,
+            StatusCode::SERVICE_UNAVAILABLE if again < AGAIN.0 => again += 1,
+            _ => return Err(post::refusal("no certificate for the token", status, &body)),
+        }
+        sleep(AGAIN.1.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+    };
     let answer: IdentityAnswer =
         serde_json::from_slice(&body).map_err(|error| format!("not a certificate: {error}"))?;
     let lifetime = Duration::from_secs(answer.lifetime_seconds.clamp(LIFETIMES.0, LIFETIMES.1));

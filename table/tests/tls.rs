@@ -18,11 +18,11 @@ use pki::{Desk, Pki, ask, dial, serve_tls};
 use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use support::{endpoint, endpoint_report, gateway, gateway_report, report, routes, until, weight};
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -157,6 +157,31 @@ async fn a_proxy_waits_for_its_files_and_for_a_token_that_is_taken() {
     assert!(!table.borrow().live && desk.issued.load(Ordering::Relaxed) == 0);
     std::fs::write(&tls.token, "gateway/gateway\n").unwrap();
     until(&mut table, "live", |t| t.live && t.routes.len() == 1).await;
+}
+
+/// The server hears of a new pod a moment after the pod asks: it is asked again at once, on the same connection.
+#[tokio::test]
+async fn a_server_that_cannot_tell_yet_is_asked_again_soon() {
+    let pki = Pki::new("ours");
+    let folder = tempfile::tempdir().unwrap();
+    let (server, _reports) = Server::new();
+    server.complete();
+    let desk = Desk::new(&pki, HOUR);
+    desk.lags.store(3, Ordering::Relaxed);
+    let (address, _tls, _task) = serve_tls(&server, pki.server(&pki.pem()), &desk).await;
+    let (between, connections) =
+        (TcpListener::bind(("127.0.0.1", 0)).await.unwrap(), Arc::new(AtomicU64::new(0)));
+    let (at, counted) = (between.local_addr().unwrap().to_string(), Arc::clone(&connections));
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = between.accept().await {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let mut far = TcpStream::connect(&address).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await });
+        }
+    });
+    let client = Client::start(proxy(&folder, &pki.pem(), &[&at]));
+    until(&mut client.table(), "live", |t| t.live).await;
+    assert_eq!(connections.load(Ordering::Relaxed), 2, "one for the certificate, one for the stream");
 }
 
 /// A server that has a certificate of ours, but not for the name by which it was dialled; and a proxy that plays the

@@ -94,17 +94,24 @@ pub(crate) struct Desk {
     pub(crate) pki: Mutex<Arc<Pki>>,
     pub(crate) lifetime: Duration,
     pub(crate) issued: AtomicU64,
+    /// So often it can't tell yet.
+    pub(crate) lags: AtomicU64,
 }
 
 impl Desk {
     pub(crate) fn new(pki: &Arc<Pki>, lifetime: Duration) -> Arc<Self> {
-        Arc::new(Self { pki: Mutex::new(Arc::clone(pki)), lifetime, issued: AtomicU64::new(0) })
+        let pki = Mutex::new(Arc::clone(pki));
+        Arc::new(Self { pki, lifetime, issued: AtomicU64::new(0), lags: AtomicU64::new(0) })
     }
 }
 
 impl Authority for Desk {
     fn issue(&self, request: IdentityRequest) -> Issuing<'_> {
         Box::pin(async move {
+            let lags = &self.lags;
+            if lags.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+                return Err(Refused::Unavailable("try again soon".to_owned()));
+            }
             let Some(identity) = Identity::from_uri(&format!("outrigger://{}", request.token)) else {
                 return Err(Refused::Token("the token has expired".to_owned()));
             };
