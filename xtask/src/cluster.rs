@@ -14,6 +14,7 @@ mod parts;
 mod preflight;
 mod process;
 mod state;
+mod traces;
 mod up;
 
 use crate::images::Build;

@@ -3,29 +3,17 @@
 
 use super::process::{self, Process, until};
 use super::state::{self, Kind, Node, State};
-use super::{elsewhere, load, network};
+use super::{elsewhere, load, network, traces};
 use crate::run;
 use anyhow::{Result, bail};
 use rustix::process::Signal;
 use std::fs;
-use std::os::unix::fs::FileTypeExt as _;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// A part that is asked to end has this long.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Folders that containerd, the kubelet and the network plugins make, wherever they are told to keep their things.
-const MAKES: [&str; 7] = [
-    "/run/containerd",
-    "/run/netns",
-    "/var/lib/kubelet",
-    "/var/lib/cni",
-    "/var/log/containers",
-    "/var/log/pods",
-    "/etc/cni",
-];
 
 /// Takes the cluster down, whatever is left of it.
 pub(crate) fn down() -> Result<()> {
@@ -34,11 +22,6 @@ pub(crate) fn down() -> Result<()> {
     everything()?;
     run::say("cluster down", started.elapsed(), "ok");
     Ok(())
-}
-
-/// The folders of the machine that are not there now.
-pub(crate) fn absent() -> Vec<PathBuf> {
-    MAKES.iter().map(PathBuf::from).filter(|path| !path.exists()).collect()
 }
 
 /// Removes all of it. Done twice, it finds nothing the second time.
@@ -53,6 +36,7 @@ pub(crate) fn everything() -> Result<()> {
     let folder = state::folder()?;
     let state = state.unwrap_or_default();
     foreign(&folder)?;
+    let containers = traces::containers(&folder);
     let mut kept = Vec::new();
     // Nobody starts new pods from here on.
     end(&state, &folder, "kubelet", &mut kept);
@@ -68,7 +52,7 @@ pub(crate) fn everything() -> Result<()> {
     unmount(&folder, &mut kept);
     kept.extend(network::remove());
     remove_cgroups();
-    remove_traces(&state, &folder);
+    traces::remove(&state, &folder, &containers);
     if !kept.is_empty() {
         bail!("not everything could be removed: {}", kept.join("; "));
     }
@@ -206,49 +190,4 @@ fn remove_cgroups() {
         }
         let _ = fs::remove_dir(&ours);
     }
-}
-
-/// Removes traces outside of the run folder: links to our pods' logs, results of our network, sockets of shims that
-/// are gone, and folders that were not there before.
-fn remove_traces(state: &State, folder: &Path) {
-    let entries = |path: &str| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
-    for link in entries("/var/log/containers") {
-        if fs::read_link(&link).is_ok_and(|target| target.starts_with(folder)) {
-            let _ = fs::remove_file(link);
-        }
-    }
-    for result in entries("/var/lib/cni/results") {
-        // It names the pod's network namespace, which lay below the run folder.
-        if fs::read_to_string(&result).is_ok_and(|text| text.contains(&*folder.to_string_lossy())) {
-            let _ = fs::remove_file(result);
-        }
-    }
-    for socket in entries("/run/containerd/s") {
-        let is_socket = fs::symlink_metadata(&socket).is_ok_and(|about| about.file_type().is_socket());
-        // A socket that nobody listens at belongs to nobody.
-        if is_socket && UnixStream::connect(&socket).is_err() {
-            let _ = fs::remove_file(socket);
-        }
-    }
-    for path in &state.made {
-        if path.ends_with("netns") && entries("/run/netns").next().is_none() {
-            // `ip netns` mounts the folder onto itself.
-            let _ = Command::new("umount").arg(path).output();
-        }
-        if path.ends_with("kubelet") {
-            let _ = fs::remove_dir_all(path);
-        } else {
-            remove_empty(path);
-        }
-    }
-}
-
-/// Removes a folder in which there is nothing but folders.
-fn remove_empty(path: &Path) {
-    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_empty(&entry.path());
-        }
-    }
-    let _ = fs::remove_dir(path);
 }

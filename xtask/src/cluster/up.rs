@@ -3,7 +3,7 @@
 use super::parts::{self, Part};
 use super::process::{self, until};
 use super::state::{self, Kind, State};
-use super::{down, elsewhere, files, load, network, preflight};
+use super::{down, elsewhere, files, load, network, preflight, traces};
 use crate::{images, programs, run};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -51,7 +51,7 @@ pub(crate) fn up() -> Result<State> {
         audit_log: folder.join("logs/audit.log"),
         dns: parts::DNS.to_owned(),
         nodes: (1..=NODES).map(|number| network::node(number, &folder)).collect(),
-        made: down::absent(),
+        made: traces::absent(),
         programs,
         ..State::default()
     };
