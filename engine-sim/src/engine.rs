@@ -13,6 +13,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
+/// The most memory that it takes when it is told to, in MiB.
+const MOST_MEBIBYTES: u32 = 16_384;
+
 /// One running engine.
 #[derive(Debug)]
 pub(crate) struct Engine {
@@ -26,6 +29,8 @@ pub(crate) struct Engine {
     /// The engine is to end.
     pub(crate) crashed: Notify,
     instances: Arc<Semaphore>,
+    /// Taken for nothing, as it was told.
+    hoard: Mutex<Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -131,6 +136,7 @@ impl Engine {
             changed_faults: Notify::new(),
             crashed: Notify::new(),
             instances: Arc::new(Semaphore::new(instances)),
+            hoard: Mutex::default(),
         };
         engine.notice(engine.wrong());
         Arc::new(engine)
@@ -157,8 +163,23 @@ impl Engine {
     fn notice(&self, wrong: Wrong) {
         locked(&self.core).scheduler.freeze(wrong.stall || wrong.hang);
         self.changed.notify_one();
+        self.hoard(wrong.mebibytes);
         if wrong.crash {
             self.crashed.notify_one();
+        }
+    }
+
+    /// Holds this much memory, in MiB. Written to, since a kernel counts only what was.
+    fn hoard(&self, mebibytes: u32) {
+        let wanted = usize::try_from(mebibytes.min(MOST_MEBIBYTES)).unwrap_or_default() << 20;
+        let mut held = locked(&self.hoard);
+        if wanted < held.len() {
+            *held = Vec::new();
+        }
+        let more = wanted.saturating_sub(held.len());
+        // Where there is no more to be had, it has as much as there is.
+        if held.try_reserve_exact(more).is_ok() {
+            held.resize(wanted, 1);
         }
     }
 

@@ -36,6 +36,12 @@ pub enum Fault {
     },
     /// `/metrics` is gone (404).
     LostMetrics,
+    /// This much memory is taken and kept: more than the engine may have, where it has a limit.
+    Memory {
+        /// In MiB, at most 16384.
+        #[serde(default = "much")]
+        mebibytes: u32,
+    },
 }
 
 /// Clearly worse and still serving.
@@ -58,6 +64,11 @@ fn lazily() -> u64 {
     10_000
 }
 
+/// In MiB: more than small containers may have, and little enough to be there.
+fn much() -> u32 {
+    1024
+}
+
 impl Fault {
     /// The fault of that name, its numbers at their defaults unless given.
     pub fn named(kind: Kind, factor: Option<f64>, share: Option<f64>, probe: Option<Duration>) -> Self {
@@ -73,6 +84,7 @@ impl Fault {
                 probe_ms: probe.map_or_else(lazily, millis),
             },
             Kind::LostMetrics => Self::LostMetrics,
+            Kind::Memory => Self::Memory { mebibytes: much() },
         }
     }
 }
@@ -95,6 +107,8 @@ pub enum Kind {
     Busy,
     /// Has no /metrics.
     LostMetrics,
+    /// Takes 1 GiB of memory and keeps it (at runtime: as many `mebibytes` as it is told).
+    Memory,
 }
 
 /// What is wrong now, and what will be.
@@ -130,6 +144,7 @@ impl Faults {
                     wrong.probe_delay = Duration::from_millis(probe_ms);
                 }
                 Fault::LostMetrics => wrong.lost_metrics = true,
+                Fault::Memory { mebibytes } => wrong.mebibytes = mebibytes,
             }
         }
         wrong
@@ -155,6 +170,8 @@ pub struct Wrong {
     pub probe_delay: Duration,
     /// `/metrics` is gone.
     pub lost_metrics: bool,
+    /// How much memory is taken for nothing, in MiB.
+    pub mebibytes: u32,
 }
 
 #[cfg(test)]
@@ -183,6 +200,7 @@ mod tests {
             read(r#"{"fault":"busy","probe_ms":5}"#).unwrap(),
             Fault::Busy { factor: 100.0, probe_ms: 5 }
         );
+        assert_eq!(read(r#"{"fault":"memory","mebibytes":64}"#).unwrap(), Fault::Memory { mebibytes: 64 });
         assert!(read(r#"{"fault":"mood"}"#).is_err());
     }
 }

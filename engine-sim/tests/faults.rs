@@ -107,6 +107,15 @@ async fn lost_metrics_and_faults_that_do_not_exist() {
 }
 
 #[tokio::test]
+async fn one_that_takes_memory_serves_on_and_gives_it_back() {
+    let sim = Sim::start(Config::default()).await;
+    for fault in [json!({"fault": "memory", "mebibytes": 32}), json!({"fault": "none"})] {
+        assert_eq!(sim.post("/sim/fault", &fault).await.status, 200);
+        assert_eq!(sim.post(PREDICT, &call()).await.status, 200);
+    }
+}
+
+#[tokio::test]
 async fn one_that_crashes_takes_its_connections_with_it() {
     let mut config = Config::default();
     config.faults.set(Fault::Crash, 2);
