@@ -34,6 +34,8 @@ pub struct Answer {
 pub struct Tally {
     /// Requests that were answered as they should be, by the engine's version.
     pub fine: BTreeMap<String, u64>,
+    /// When the last of them was sent, after the start, by the engine's version.
+    pub last_sent: BTreeMap<String, Duration>,
     /// Requests that were not.
     pub failed: u64,
     /// When the last of them was sent, after the start.
@@ -51,6 +53,12 @@ impl Tally {
     /// Answers of one version.
     pub fn of(&self, version: &str) -> u64 {
         self.fine.get(version).copied().unwrap_or(0)
+    }
+
+    /// When the last request was sent that this version answered; absent when it answered none. An answer may come
+    /// long after it was decided who gives it.
+    pub fn last_sent_to(&self, version: &str) -> Option<Duration> {
+        self.last_sent.get(version).copied()
     }
 }
 
@@ -175,9 +183,14 @@ impl Callers {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Sends nothing further. What is under way goes on to its end, which [`Self::stop`] waits for.
+    pub fn no_more(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
     /// Sends nothing further, waits for the answers that are under way and says what was counted.
     pub fn stop(mut self) -> Tally {
-        self.stop.store(true, Ordering::Relaxed);
+        self.no_more();
         for thread in self.threads.drain(..) {
             // A thread that panicked has counted what it had.
             let _ = thread.join();
@@ -188,7 +201,11 @@ impl Callers {
 
 impl Drop for Callers {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        // Left early, by a test that fails: what was counted tells why.
+        if std::thread::panicking() {
+            eprintln!("after {:.1} s: {:?}", self.since().as_secs_f64(), self.tally());
+        }
+        self.no_more();
     }
 }
 
@@ -196,6 +213,8 @@ fn count_in(tally: &Mutex<Tally>, sent: Duration, answer: Result<Answer>, stream
     let failure = match answer {
         Ok(answer) if answer.status == 200 && (!stream || answer.body.contains("data: [DONE]")) => {
             let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+            let last = tally.last_sent.entry(answer.version.clone()).or_default();
+            *last = sent.max(*last);
             *tally.fine.entry(answer.version).or_default() += 1;
             return;
         }

@@ -4,14 +4,25 @@ use crate::cluster::Cluster;
 use crate::program::root;
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
+use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
+
+mod away;
+mod lives;
+
+pub use away::OperatorAway;
+pub use lives::Lives;
 
 /// The release, and the namespace that it is installed in.
 pub const RELEASE: &str = "outrigger";
 /// See [`RELEASE`].
 pub const NAMESPACE: &str = "outrigger-system";
 
+/// The chart, in the checkout.
+const CHART: &str = "charts/outrigger";
 /// How long an installation may take until all its pods are available: images are on the nodes already.
 const INSTALLING: Duration = Duration::from_secs(120);
 
@@ -40,16 +51,44 @@ impl Installed {
         let _ = cluster.kubectl(&["create", "namespace", NAMESPACE]);
         let level = "pod-security.kubernetes.io/enforce=restricted";
         cluster.kubectl(&["label", "--overwrite", "namespace", NAMESPACE, level])?;
-        let chart = root().join("charts/outrigger");
-        let chart = chart.to_str().context("the checkout's path is no text")?;
-        cluster.helm(&["upgrade", "--install", RELEASE, chart, "-n", NAMESPACE])?;
-        for part in ["outrigger-operator", "outrigger-gateway"] {
-            cluster.wait_available(NAMESPACE, part, INSTALLING)?;
+        let chart = root().join(CHART);
+        let told = format!("chart {:016x}, no values", digest(&chart)?);
+        if !stands(cluster, &told).unwrap_or(false) {
+            upgrade(cluster, &["--description", &told])?;
         }
         let path = "jsonpath={.spec.clusterIP}";
         let address =
             cluster.kubectl(&["get", "service", "outrigger-gateway", "-n", NAMESPACE, "-o", path])?;
         Ok(Self { cluster, gateway: format!("{}:80", address.trim()) })
+    }
+
+    /// Upgrades the release to the chart of this checkout with these arguments of helm (`--set`, …) and no other
+    /// values, and waits until it is available. Without any, it is as every test finds it.
+    ///
+    /// # Errors
+    /// When helm fails, or it does not become available.
+    pub fn upgrade(&self, args: &[&str]) -> Result<()> {
+        upgrade(self.cluster, args)
+    }
+
+    /// The pods of a part of the installation (`operator`, `gateway`) that are not going, as JSON.
+    ///
+    /// # Errors
+    /// When kubectl fails.
+    pub fn pods_of(&self, part: &str) -> Result<Vec<Value>> {
+        let label = format!("app.kubernetes.io/component={part}");
+        let found = self.cluster.json(&["get", "pods", "-n", NAMESPACE, "-l", &label])?;
+        let pods = found.pointer("/items").and_then(Value::as_array).cloned().unwrap_or_default();
+        let stays = |pod: &Value| pod.pointer("/metadata/deletionTimestamp").is_none();
+        Ok(pods.into_iter().filter(stays).collect())
+    }
+
+    /// The pods of a deployment and their containers as they are now.
+    ///
+    /// # Errors
+    /// When kubectl fails.
+    pub fn lives(&self, namespace: &str, name: &str) -> Result<Lives> {
+        Lives::of(self.cluster, namespace, &format!("outrigger.dev/deployment={name}"))
     }
 
     /// The gateway, `address:port`.
@@ -145,6 +184,54 @@ impl Installed {
         }
         Ok(found)
     }
+}
+
+/// Every file of the chart, as one number.
+fn digest(folder: &Path) -> Result<u64> {
+    let mut entries: Vec<_> = fs::read_dir(folder)?.collect::<Result<_, _>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    let mut hasher = DefaultHasher::new();
+    for entry in entries {
+        entry.file_name().hash(&mut hasher);
+        if entry.file_type()?.is_dir() {
+            digest(&entry.path())?.hash(&mut hasher);
+        } else {
+            fs::read(entry.path())?.hash(&mut hasher);
+        }
+    }
+    Ok(hasher.finish())
+}
+
+/// Whether the last thing that was done to the release is an upgrade that was told so, and nobody has scaled it since.
+fn stands(cluster: &Cluster, told: &str) -> Result<bool> {
+    let history = cluster.helm(&["history", RELEASE, "-n", NAMESPACE, "--max", "1", "-o", "json"])?;
+    let history: Value = serde_json::from_str(&history)?;
+    let last = |field: &str| history.pointer(&format!("/0/{field}")).and_then(Value::as_str);
+    let replicas = ["get", "deployments", "-n", NAMESPACE, "-o", "jsonpath={.items[*].spec.replicas}"];
+    if last("status") != Some("deployed") || last("description") != Some(told) {
+        return Ok(false);
+    }
+    let scaled = cluster.kubectl(&replicas)? != "2 2";
+    if !scaled {
+        available(cluster)?;
+    }
+    Ok(!scaled)
+}
+
+fn upgrade(cluster: &Cluster, args: &[&str]) -> Result<()> {
+    let chart = root().join(CHART);
+    let chart = chart.to_str().context("the checkout's path is no text")?;
+    // Values of a test that failed must not reach the next one.
+    let common = ["upgrade", "--install", "--reset-values", RELEASE, chart, "-n", NAMESPACE];
+    cluster.helm(&[&common, args].concat())?;
+    available(cluster)
+}
+
+fn available(cluster: &Cluster) -> Result<()> {
+    for part in ["outrigger-operator", "outrigger-gateway"] {
+        cluster.wait_available(NAMESPACE, part, INSTALLING)?;
+    }
+    Ok(())
 }
 
 /// A condition of an object.

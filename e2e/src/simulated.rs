@@ -59,8 +59,21 @@ fn args<'a>(model_flag: &'a str, version: &'a str, more: &[&'a str]) -> Vec<&'a 
 /// # Errors
 /// When it does not come to that.
 pub fn serving(installed: &'static Installed, prefix: &str, model: &str) -> Result<Namespace> {
+    serving_as(installed, prefix, model, |text| text)
+}
+
+/// The same, with its text changed by `change` before it is applied.
+///
+/// # Errors
+/// When it does not come to that.
+pub fn serving_as(
+    installed: &'static Installed,
+    prefix: &str,
+    model: &str,
+    change: impl Fn(String) -> String,
+) -> Result<Namespace> {
     let namespace = installed.cluster.restricted_namespace(prefix)?;
-    edit(&namespace, model, "v1", &[], IMAGE)?;
+    namespace.apply(&change(text(model, "v1", &[], IMAGE)))?;
     installed.wait_condition(namespace.name(), NAME, "Available", "True", SOON)?;
     installed.cluster.wait_until(namespace.name(), "a first answer", SOON, || {
         Ok(complete(installed.gateway(), model, 4, false)?.status == 200)
@@ -73,6 +86,20 @@ pub fn serving(installed: &'static Installed, prefix: &str, model: &str) -> Resu
 /// # Errors
 /// When kubectl fails.
 pub fn edit(namespace: &Namespace, model: &str, version: &str, more: &[&str], image: &str) -> Result<()> {
+    namespace.apply(&text(model, version, more, image)).map(drop)
+}
+
+/// What [`edit`] applies.
+pub fn text(model: &str, version: &str, more: &[&str], image: &str) -> String {
     let flag = format!("--model={model}");
-    namespace.apply(&deployment(model, 2, &args(&flag, version, more), image)).map(drop)
+    deployment(model, 2, &args(&flag, version, more), image)
+}
+
+/// Replaces a part of a deployment's text.
+///
+/// # Panics
+/// When the text has no such part: then the test would be about something else.
+pub fn changed(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "`{from}` is not in {text}");
+    text.replace(from, to)
 }
