@@ -1,7 +1,7 @@
 //! Benchmarks: release programs, their peers, one run.
 
 use crate::images::Build;
-use crate::{cluster, programs, run};
+use crate::{cluster, packages, programs, run};
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -75,14 +75,8 @@ fn build_programs() -> Result<()> {
 
 /// nginx is the peer of `proxy`: Debian's package, installed when it is missing.
 fn install_nginx() -> Result<()> {
-    let there =
-        run::command("sh", ["-c", "command -v nginx || test -x /usr/sbin/nginx"])?.output()?.status.success();
-    if there {
-        return Ok(());
+    match programs::find("nginx") {
+        Some(_) => Ok(()),
+        None => packages::install(&["nginx-light"]),
     }
-    run::must("apt-get update", run::command("apt-get", ["update", "-qq"])?).context("nginx is Debian's")?;
-    let install = ["install", "-y", "-qq", "--no-install-recommends", "nginx-light"];
-    run::must("apt-get install nginx-light", run::command("apt-get", install)?)
-        .context("nginx is Debian's")?;
-    Ok(())
 }

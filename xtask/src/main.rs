@@ -11,6 +11,7 @@ mod contracts;
 mod generate;
 mod images;
 mod lint;
+mod packages;
 mod programs;
 mod real_cluster;
 mod run;

@@ -1,9 +1,10 @@
 //! Programs that the real cluster is made of: commands of pinned Go modules under `e2e/programs`, built into the cache
-//! once, and packages of the distribution.
+//! once.
 //!
 //! A module's programs lie in `~/.cache/outrigger/programs-MODULE-HASH`, where HASH is over what they are built from.
 //! A mark that is written last tells a finished folder, and a lock lets one process build while others wait.
 
+use crate::packages;
 use crate::run::{self, Finished};
 use anyhow::{Context, Result, bail};
 use sha2::{Digest as _, Sha256};
@@ -67,41 +68,6 @@ const KUBECONFORM: Module = Module {
     programs: &[("kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform")],
 };
 
-/// Debian's packages, each with a program that tells whether it is there.
-const PACKAGES: &[(&str, &str)] = &[
-    ("containerd", "containerd"),
-    ("runc", "runc"),
-    ("containernetworking-plugins", "/usr/lib/cni/bridge"),
-    ("nftables", "nft"),
-    ("iproute2", "ip"),
-    ("iptables", "iptables"),
-    ("conntrack", "conntrack"),
-    ("openssl", "openssl"),
-    ("prometheus", "prometheus"),
-    ("util-linux", "nsenter"),
-];
-
-/// Installs what is missing of the distribution's packages; as root and with apt-get it can, else it says what to do.
-pub(crate) fn install_packages() -> Result<()> {
-    let missing: Vec<&str> =
-        PACKAGES.iter().filter(|(_, program)| find(program).is_none()).map(|(package, _)| *package).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let list = missing.join(" ");
-    if !rustix::process::geteuid().is_root() || find("apt-get").is_none() {
-        bail!("the cluster needs these packages (Debian's names), please install them: {list}");
-    }
-    let mut update = run::command("apt-get", ["update", "-qq"])?;
-    update.env("DEBIAN_FRONTEND", "noninteractive");
-    run::must("apt-get update", update)?;
-    let mut install = run::command("apt-get", ["install", "-y", "-qq", "--no-install-recommends"])?;
-    // Services of theirs must not start: the cluster runs its own.
-    install.args(&missing).env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
-    run::must(&format!("apt-get install {list}"), install)?;
-    Ok(())
-}
-
 /// The path of a program, looked for as a shell does, and where only root's `PATH` looks.
 pub(crate) fn find(name: &str) -> Option<PathBuf> {
     if name.starts_with('/') {
@@ -126,7 +92,7 @@ pub(crate) fn build(modules: &[Module]) -> Result<BTreeMap<String, PathBuf>> {
 /// Packages and programs, as a step beside others.
 pub(crate) fn set_up() -> Result<Finished> {
     let started = Instant::now();
-    let result = install_packages().and_then(|()| build(CLUSTER));
+    let result = packages::for_cluster().and_then(|()| build(CLUSTER));
     let output = result.as_ref().err().map(|error| format!("{error:#}\n")).unwrap_or_default();
     Ok(Finished { succeeded: result.is_ok(), output, took: started.elapsed() })
 }

@@ -4,7 +4,7 @@ use super::parts::{self, Part};
 use super::process::{self, until};
 use super::state::{self, Kind, State};
 use super::{down, elsewhere, files, load, network, preflight, traces};
-use crate::{images, programs, run};
+use crate::{images, packages, programs, run};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::fs;
@@ -37,7 +37,7 @@ pub(crate) fn up() -> Result<State> {
         return elsewhere::kind();
     }
     preflight::check(&folder)?;
-    programs::install_packages()?;
+    packages::for_cluster()?;
     let mut programs = programs::build(programs::CLUSTER)?;
     for name in ["containerd", "ctr", "nsenter", "prometheus"] {
         programs.insert(name.to_owned(), programs::find(name).with_context(|| format!("no program {name}"))?);
