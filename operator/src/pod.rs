@@ -67,7 +67,8 @@ pub fn add_sidecar(
     if !mistakes.is_empty() {
         return Err(mistakes);
     }
-    spec.init_containers.get_or_insert_default().push(parts::container(sidecar));
+    let container = parts::container(sidecar, &spec);
+    spec.init_containers.get_or_insert_default().push(container);
     spec.volumes.get_or_insert_default().extend(parts::volumes(sidecar));
     for container in spec.containers.iter_mut().filter(|container| container.name == engine) {
         parts::hold(container, sidecar);

@@ -144,3 +144,23 @@ fn pods_that_nobody_owns_are_adapted() {
         assert_eq!(mistakes[0].path, "spec.containers[0].lifecycle.preStop");
     }
 }
+
+/// A pod that is guaranteed its processors and memory stays so: its cores, its place near its GPU and its rank when
+/// memory runs out hang on it.
+#[test]
+fn a_guaranteed_pod_stays_guaranteed() {
+    let sidecars = |engine: Value| {
+        let mut template: PodTemplateSpec =
+            serde_json::from_value(json!({"spec": {"containers": [engine]}})).unwrap();
+        add_sidecar(&mut template, "engine", &sidecar(true)).unwrap();
+        serde_json::to_value(template).unwrap()["spec"]["initContainers"][0]["resources"].clone()
+    };
+    let limits = json!({"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "1"});
+    let equal = sidecars(json!({"name": "engine", "resources": {"limits": limits}}));
+    assert_eq!(equal["requests"], equal["limits"]);
+    assert!(equal["limits"]["cpu"].is_string(), "{equal}");
+    let burst =
+        sidecars(json!({"name": "engine", "resources": {"limits": limits, "requests": {"cpu": "1"}}}));
+    assert_eq!(burst["limits"], json!({"memory": "256Mi"}));
+    assert_eq!(sidecars(json!({"name": "engine"})), burst);
+}

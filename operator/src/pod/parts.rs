@@ -4,8 +4,8 @@ use super::Sidecar;
 use crate::names;
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
-    EnvVarSource, ExecAction, HTTPGetAction, Lifecycle, LifecycleHandler, ObjectFieldSelector, Probe,
-    ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecurityContext,
+    EnvVarSource, ExecAction, HTTPGetAction, Lifecycle, LifecycleHandler, ObjectFieldSelector, PodSpec,
+    Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecurityContext,
     ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -27,7 +27,7 @@ const OWN_HELPER: &str = "/outrigger-helper";
 const TOKEN_SECONDS: i64 = 3600;
 
 /// The sidecar's container.
-pub(super) fn container(sidecar: &Sidecar) -> Container {
+pub(super) fn container(sidecar: &Sidecar, others: &PodSpec) -> Container {
     let (port, number) = (&sidecar.listen.0, sidecar.listen.1);
     Container {
         name: names::SIDECAR_CONTAINER.to_owned(),
@@ -36,7 +36,7 @@ pub(super) fn container(sidecar: &Sidecar) -> Container {
         restart_policy: Some("Always".to_owned()),
         env: Some(environment(sidecar)),
         ports: Some(vec![self::port(port, number), self::port(names::ADMIN_PORT.0, names::ADMIN_PORT.1)]),
-        resources: Some(resources()),
+        resources: Some(resources(others)),
         security_context: Some(restricted()),
         // The engine starts when this has succeeded once: the helper lies in its place by then.
         startup_probe: Some(Probe {
@@ -64,16 +64,34 @@ pub(super) fn container(sidecar: &Sidecar) -> Container {
 
 /// 50m is what an idle sidecar never needs and a busy one is given more than; 32Mi is twice what an idle one takes.
 /// There is no limit on processor time, which would only make every request wait; 256Mi holds its bounded queues
-/// when they are full, and beyond it something leaks.
-fn resources() -> ResourceRequirements {
-    let amounts = |all: &[(&str, &str)]| {
-        Some(all.iter().map(|(name, amount)| ((*name).to_owned(), Quantity((*amount).to_owned()))).collect())
+/// when they are full, and beyond it something leaks. Beside containers that are all guaranteed what they may have, the
+/// sidecar is too, so that the pod keeps its cores, its place near its GPU and its rank when memory runs out: half a
+/// core then, which is several thousand small requests a second.
+fn resources(others: &PodSpec) -> ResourceRequirements {
+    let amounts = |cpu: Option<&str>, memory: &str| {
+        let cpu = cpu.map(|cpu| ("cpu".to_owned(), Quantity(cpu.to_owned())));
+        Some(cpu.into_iter().chain([("memory".to_owned(), Quantity(memory.to_owned()))]).collect())
     };
-    ResourceRequirements {
-        requests: amounts(&[("cpu", "50m"), ("memory", "32Mi")]),
-        limits: amounts(&[("memory", "256Mi")]),
-        claims: None,
-    }
+    let (requests, limits) = match is_guaranteed(others) {
+        true => (amounts(Some("500m"), "256Mi"), amounts(Some("500m"), "256Mi")),
+        false => (amounts(Some("50m"), "32Mi"), amounts(None, "256Mi")),
+    };
+    ResourceRequirements { requests, limits, claims: None }
+}
+
+/// Whether every container has limits of processor and memory and asks for as much. Who asks for nothing asks for the
+/// limit.
+fn is_guaranteed(spec: &PodSpec) -> bool {
+    let equal = |container: &Container| {
+        let Some(resources) = &container.resources else { return false };
+        ["cpu", "memory"].into_iter().all(|name| {
+            let limit = resources.limits.as_ref().and_then(|limits| limits.get(name));
+            let asked = resources.requests.as_ref().and_then(|requests| requests.get(name)).or(limit);
+            limit.is_some() && limit == asked
+        })
+    };
+    let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    !spec.containers.is_empty() && all.all(equal)
 }
 
 /// What the Pod Security level *restricted* asks for, and no writable root beside it.
