@@ -123,12 +123,14 @@ fn gateways_that_do_not_follow_are_told() {
 fn operators_and_engines_in_trouble_are_told() {
     let leader = "outrigger_operator_leader{pod=\"a\"}";
     let second = "outrigger_operator_leader{pod=\"b\"}";
+    let again = "outrigger_operator_leader{pod=\"a\",job=\"scraped-twice\"}";
     let run = of_chat("outrigger_sidecar_engine_incarnation", ",pod=\"chat-1\",revision=\"abc\"");
     let critical = || Some(json!({"severity": "critical"}));
     let mut engine = chat("warning");
     engine.as_mut().unwrap()["revision"] = json!("abc");
     hold(&[
         case("one leads", &[(leader, "1x9"), (second, "0x9")], "5m", "OutriggerNoLeader", None),
+        case("seen twice", &[(leader, "1x9"), (again, "1x9")], "5m", "OutriggerNoLeader", None),
         case("none leads", &[(leader, "0x9"), (second, "0x9")], "5m", "OutriggerNoLeader", critical()),
         case("two lead", &[(leader, "1x9"), (second, "1x9")], "5m", "OutriggerNoLeader", critical()),
         case("none is there", &[("up", "1x9")], "5m", "OutriggerNoLeader", critical()),

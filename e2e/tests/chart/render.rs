@@ -7,7 +7,7 @@ use crate::set_up::{
 use outrigger_e2e::cluster::Description;
 use outrigger_e2e::program::root;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 /// The oldest that the chart allows, one between, and that of the cluster. `xtask/src/chart.rs` makes their schemas.
@@ -182,6 +182,25 @@ fn the_definition_is_the_generated_one_and_stays_when_the_chart_goes() {
     assert_eq!(metadata.remove("annotations"), Some(json!({"helm.sh/resource-policy": "keep"})));
     metadata.remove("labels");
     assert_eq!(shown, documents(&generated)[0]);
+}
+
+/// Each pod is scraped by one way, and sidecars by either: alerts and panels of engines need them.
+#[test]
+fn every_pod_is_scraped_once() {
+    let monitors = |which: &str| {
+        let set = format!("--set=monitoring.{which}.enabled=true,monitoring.{which}.labels.a=b");
+        let all = objects(&[&set]).into_iter().filter(|one| text(one, "/kind").ends_with("Monitor"));
+        all.map(|one| (title(&one), text(&one, "/metadata/labels/a").to_owned())).collect::<BTreeMap<_, _>>()
+    };
+    let named = |names: [&str; 2]| names.map(|name| (name.to_owned(), "b".to_owned())).into();
+    assert_eq!(monitors("podMonitor"), named(["PodMonitor/outrigger", "PodMonitor/outrigger-sidecars"]));
+    assert_eq!(
+        monitors("serviceMonitor"),
+        named(["ServiceMonitor/outrigger", "PodMonitor/outrigger-sidecars"])
+    );
+    let both = "--set=monitoring.podMonitor.enabled=true,monitoring.serviceMonitor.enabled=true";
+    let error = template(RELEASE, NAMESPACE, &[both]).unwrap_err();
+    assert!(error.contains("everything would count twice: enable one of them"), "{error}");
 }
 
 /// Helm renders notes only when it installs; a dry run does, too.

@@ -21,7 +21,7 @@ pub(crate) const SETS: [(&str, &[&str]); 4] = [
     (
         "all of it",
         &[
-            "--set=monitoring.podMonitor.enabled=true,monitoring.podMonitor.labels.release=prometheus",
+            "--set=monitoring.serviceMonitor.labels.release=prometheus",
             "--set=monitoring.serviceMonitor.enabled=true,monitoring.prometheusRule.enabled=true",
             "--set=monitoring.prometheusRule.alertLabels.team=models,monitoring.dashboard.enabled=true",
             "--set=monitoring.dashboard.annotations.grafana_folder=Outrigger,commonLabels.owner=platform",
@@ -46,7 +46,13 @@ pub(crate) const SETS: [(&str, &[&str]); 4] = [
             "--set=operator.podDisruptionBudget.enabled=false,operator.resources=null",
         ],
     ),
-    ("other names", &["--set=nameOverride=serving,gateway.service.type=NodePort,gateway.service.port=8080"]),
+    (
+        "other names",
+        &[
+            "--set=nameOverride=serving,gateway.service.type=NodePort,gateway.service.port=8080",
+            "--set=monitoring.podMonitor.enabled=true,monitoring.podMonitor.labels.release=prometheus",
+        ],
+    ),
 ];
 
 /// The chart's folder.
