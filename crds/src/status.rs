@@ -181,7 +181,7 @@ pub struct Failed {
 pub struct Weights {
     /// The step's weight, limited by ready and warmed capacity.
     pub desired: BasisPoints,
-    /// What every gateway with a live stream has acknowledged; absent while they differ.
+    /// What every gateway with a live stream has acknowledged; absent while they differ, and without a canary.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub programmed: Option<BasisPoints>,
     /// The share of requests that gateways counted under the present serial.

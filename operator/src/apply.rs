@@ -184,7 +184,8 @@ where
 /// Whether what is there is this owner's, or nobody's and once was such an owner's: a deployment that was deleted
 /// without what belongs to it, and declared anew.
 fn may_take(found: &ObjectMeta, wanted: &ObjectMeta) -> bool {
-    let label = |meta: &ObjectMeta, name: &str| meta.labels.as_ref().and_then(|labels| labels.get(name).cloned());
+    let label =
+        |meta: &ObjectMeta, name: &str| meta.labels.as_ref().and_then(|labels| labels.get(name).cloned());
     let left_behind = || {
         [names::MANAGED_BY, names::DEPLOYMENT]
             .iter()

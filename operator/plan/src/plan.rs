@@ -165,6 +165,7 @@ pub(crate) fn plan_by(mut rollout: Rollout<'_>) -> Plan {
     healing::heal(&mut rollout);
     rollout.seal();
     report::report(&mut rollout);
+    let weights = rollout.status.weights;
     let status = rollout.settle();
     let workloads = workloads::workloads(&mut rollout, &status);
     let outcome = report::outcome(&rollout);
@@ -181,7 +182,7 @@ pub(crate) fn plan_by(mut rollout: Rollout<'_>) -> Plan {
         workloads,
         evidence_stored: rollout.evidence_stored,
         verdicts: rollout.verdicts.0,
-        weights: rollout.status.weights,
+        weights,
         outcome,
         events: if written { Vec::new() } else { rollout.events },
         wake_at,

@@ -1,7 +1,7 @@
 //! What users are told: conditions, the message, what is waited for.
 
 use crate::plan::{Event, Outcome, Waiting};
-use crate::rollout::{Blocked, Rollout, after, counted};
+use crate::rollout::{ACKNOWLEDGE, Blocked, Rollout, after, counted};
 use crate::world::Phase;
 use jiff::Timestamp;
 use outrigger_crds::{Condition, ModelDeploymentStatus, Time};
@@ -168,7 +168,12 @@ fn unreached(rollout: &mut Rollout<'_>) {
         return;
     }
     rollout.edges.extend(deadline);
-    rollout.waiting.push(Waiting { what: "gateways".into(), why, until: deadline });
+    // They hear within milliseconds: what comes to nothing is not told.
+    let patience = lost.max(rollout.status.changed).map(|since| after(since, ACKNOWLEDGE));
+    match patience.filter(|end| rollout.now < *end) {
+        Some(end) => rollout.edges.push(end),
+        None => rollout.waiting.push(Waiting { what: "gateways".into(), why, until: deadline }),
+    }
 }
 
 fn condition<'a>(status: &'a ModelDeploymentStatus, kind: &str) -> Option<&'a Condition> {

@@ -296,6 +296,10 @@ impl<'a> Rollout<'a> {
     /// every ten seconds.
     pub(crate) fn settle(&mut self) -> ModelDeploymentStatus {
         let then = &self.world.status;
+        // That gateways have heard of routes without a canary is worth no write of its own.
+        if self.status.canary.is_none() {
+            self.status.weights.programmed = None;
+        }
         let mut calm = self.status.clone();
         calm.message.clone_from(&then.message);
         calm.verdicts.clone_from(&then.verdicts);

@@ -1,7 +1,7 @@
 //! One look at one deployment, and everything that follows from it.
 
-use super::work::Parts;
 use super::shortage;
+use super::work::Parts;
 use super::world::{self, From};
 use crate::apply::{self, Applied, Error, Need};
 use crate::observe::Used;
@@ -88,7 +88,7 @@ pub(crate) async fn look(parts: &Parts, key: &DeploymentKey) -> Option<Instant> 
         }
         Err(Error::Deposed) => None,
         // Its own deletion is what comes next, and the watch tells.
-        Err(error) if error.is_leaving() => None,
+        Err(error) if error.is_leaving() || error.is_gone() => None,
         Err(error) if error.is_conflict() => Some(Instant::now() + jittered(CONFLICT)),
         Err(error) => {
             own.failures += 1;
