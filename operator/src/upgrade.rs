@@ -14,12 +14,14 @@ use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 
 mod act;
+mod mark;
 mod read;
 mod step;
 #[cfg(test)]
 mod tests;
 
 pub use act::{Settings, run};
+pub use mark::mark;
 pub use read::{pod_image, pull};
 pub use step::next;
 
@@ -38,6 +40,8 @@ pub struct PodImage {
     pub node: Option<String>,
     /// The sidecar's image as the pod asks for it.
     pub image: String,
+    /// The image that it was given last, as [`mark`] of it: whoever admits pods may have made another of it.
+    pub given: Option<String>,
     /// Since when the pod is ready.
     pub ready_since: Option<Timestamp>,
     /// How often the sidecar's container was restarted.
@@ -51,8 +55,8 @@ pub struct PodImage {
 /// How bringing the image to a node goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pull {
-    /// The image that is brought.
-    pub image: String,
+    /// The image that is brought, as [`mark`] of it.
+    pub brings: String,
     /// Since when.
     pub since: Timestamp,
     /// What came of it.
@@ -113,8 +117,10 @@ pub enum Action {
 pub struct Swapped {
     /// Its deployment.
     pub deployment: String,
-    /// The image before.
+    /// The image that it goes back to: the one with which it was last well.
     pub from: String,
+    /// The image that it showed when it was swapped.
+    pub shown: String,
     /// The image that it was given.
     pub to: String,
     /// Whether it was ready before: one that wasn't need not be afterwards.

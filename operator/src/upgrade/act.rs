@@ -1,5 +1,6 @@
 //! Carries the decision out: two kinds of write, by the leader alone.
 
+use super::mark::{GIVEN, PRE_PULL, hash, mark};
 use super::{Action, Memory, PodImage, Pull, next, pull};
 use crate::names;
 use crate::observe::Pod;
@@ -15,8 +16,6 @@ use tokio::sync::watch;
 const LOOK: Duration = Duration::from_secs(2);
 /// How long one call to the API server may take.
 const CALL: Duration = Duration::from_secs(10);
-/// The label of the pods that bring an image.
-const PRE_PULL: &str = "outrigger.dev/pre-pull";
 /// A pre-pull pod ends by itself after this many seconds, whatever happens to this program.
 const DEADLINE: i64 = 600;
 
@@ -67,7 +66,9 @@ async fn look(
     tell: &mut impl FnMut(bool, &'static str, &str),
 ) -> Memory {
     let wanted = &hands.settings.image;
-    let same = memory.swapped.is_empty() && pods.iter().all(|pod| pod.image == *wanted);
+    let given = Some(mark(wanted));
+    let has = |pod: &PodImage| pod.image == *wanted || pod.given == given;
+    let same = memory.swapped.is_empty() && pods.iter().all(has);
     if same && memory.wanted == *wanted && told.is_empty() {
         // Nothing to do, and nothing asked of the API server.
         return memory;
@@ -143,7 +144,7 @@ impl Hands {
         }
     }
 
-    /// The image of the sidecar's container, and nothing else of the pod.
+    /// The image of the sidecar's container, and the label that says so; nothing else of the pod.
     async fn swap(&self, namespace: &str, name: &str, uid: &str, image: &str) -> Result<(), String> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         let patch = Patch::Strategic(swap_patch(uid, image));
@@ -156,7 +157,7 @@ impl Hands {
 /// The patch of a swap. The uid makes the API server refuse it for another pod of that name.
 pub(super) fn swap_patch(uid: &str, image: &str) -> serde_json::Value {
     json!({
-        "metadata": {"uid": uid},
+        "metadata": {"uid": uid, "labels": {GIVEN: mark(image)}},
         "spec": {"initContainers": [{"name": names::SIDECAR_CONTAINER, "image": image}]},
     })
 }
@@ -173,12 +174,6 @@ pub(super) fn pre_pull_name(node: &str) -> String {
         .to_owned()
 }
 
-/// FNV-1a: tells long names with one beginning apart.
-fn hash(text: &str) -> u64 {
-    text.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
 /// The pod that brings the image to a node: it runs its helper once and ends. It holds nothing and may do nothing. It
 /// asks for nothing either, in words, for namespaces whose quota wants them: a full node would turn it away, whatever
 /// small amount it asked for.
@@ -190,7 +185,7 @@ pub(super) fn pre_pull(settings: &Settings, node: &str) -> core::Pod {
         "metadata": {
             "name": pre_pull_name(node),
             "namespace": settings.namespace,
-            "labels": {names::MANAGED_BY: names::OUTRIGGER, PRE_PULL: "true"},
+            "labels": {names::MANAGED_BY: names::OUTRIGGER, PRE_PULL: mark(&settings.image)},
         },
         "spec": {
             "nodeName": node,

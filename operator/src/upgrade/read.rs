@@ -1,5 +1,6 @@
 //! What the API server shows of pods, as the decision needs it.
 
+use super::mark::{GIVEN, PRE_PULL};
 use super::{PodImage, Pull, Pulled};
 use crate::names;
 use crate::observe::Pod;
@@ -24,6 +25,7 @@ pub fn pod_image(pod: &Pod) -> Option<PodImage> {
         uid: meta.uid.clone()?,
         node: pod.spec.node_name.clone(),
         image: sidecar.image.clone()?,
+        given: label(pod, GIVEN),
         ready_since: ready_since(&pod.status.conditions),
         restarts: status.map_or(0, |status| status.restart_count),
         waiting: status.and_then(waiting),
@@ -31,6 +33,10 @@ pub fn pod_image(pod: &Pod) -> Option<PodImage> {
         namespace,
         name,
     })
+}
+
+fn label(pod: &Pod, name: &str) -> Option<String> {
+    pod.metadata.labels.as_ref()?.get(name).cloned()
 }
 
 fn ready_since(conditions: &[Condition]) -> Option<Timestamp> {
@@ -46,7 +52,6 @@ fn waiting(status: &ContainerStatus) -> Option<(String, String)> {
 
 /// A pod that brings an image to its node, and that node.
 pub fn pull(pod: &Pod, now: Timestamp) -> Option<(String, Pull)> {
-    let container = pod.spec.containers.first()?;
     let since = pod.metadata.creation_timestamp.as_ref()?.0;
     let waits = pod.status.container_statuses.first().and_then(waiting);
     let state = match (pod.status.phase.as_deref(), waits) {
@@ -57,7 +62,7 @@ pub fn pull(pod: &Pod, now: Timestamp) -> Option<(String, Pull)> {
         }
         _ => Pulled::Waiting,
     };
-    Some((pod.spec.node_name.clone()?, Pull { image: container.image.clone()?, since, state }))
+    Some((pod.spec.node_name.clone()?, Pull { brings: label(pod, PRE_PULL)?, since, state }))
 }
 
 fn is_pull(reason: &str) -> bool {

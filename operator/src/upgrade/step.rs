@@ -2,7 +2,7 @@
 
 use super::{
     AT_ONCE, Action, BACK_WITHIN, Memory, PULL_WITHIN, PodImage, Pull, Pulled, SETTLES, Step, Swapped,
-    WATCHED,
+    WATCHED, mark,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,7 +38,8 @@ pub fn next(
         // Those that are under way are still counted, until they are back.
         memory = Memory { wanted: wanted.to_owned(), proven: false, halted: None, ..memory };
     }
-    let mut upgrade = Upgrade { pods, pulls, wanted, now, memory, actions: Vec::new() };
+    let mark = mark(wanted);
+    let mut upgrade = Upgrade { pods, pulls, wanted, mark, now, memory, actions: Vec::new() };
     upgrade.decide();
     Step { actions: upgrade.actions, memory: upgrade.memory }
 }
@@ -47,6 +48,8 @@ struct Upgrade<'a> {
     pods: &'a [PodImage],
     pulls: &'a BTreeMap<String, Pull>,
     wanted: &'a str,
+    /// Of the wanted image.
+    mark: String,
     now: Timestamp,
     memory: Memory,
     actions: Vec<Action>,
@@ -85,15 +88,22 @@ impl<'a> Upgrade<'a> {
         for (uid, mut swapped) in std::mem::take(&mut self.memory.swapped) {
             let Some(pod) = self.pods.iter().find(|pod| pod.uid == uid && !pod.terminating) else { continue };
             let shows = later(swapped.at, SETTLES);
-            if pod.image != swapped.to && self.now >= shows {
+            let is_given = pod.image == swapped.to || pod.given.as_ref() == Some(&mark(&swapped.to));
+            if !is_given && self.now >= shows {
                 // It was not to be, or somebody else has changed it.
+                continue;
+            }
+            if is_given && pod.image == swapped.shown {
+                // Whoever admits pods makes of it what was there already: nothing was restarted.
+                self.memory.proven |= swapped.was_ready && self.is_back(pod) && self.has(pod);
+                self.memory.done.insert(uid);
                 continue;
             }
             if swapped.seen.is_none() && pod.restarts > swapped.restarts {
                 swapped.seen = Some(self.now);
             }
             if self.has_returned(pod, &swapped) {
-                self.memory.proven |= swapped.was_ready && pod.image == self.wanted;
+                self.memory.proven |= swapped.was_ready && self.has(pod);
                 self.memory.done.insert(uid);
                 continue;
             }
@@ -112,7 +122,13 @@ impl<'a> Upgrade<'a> {
             pod.namespace, pod.name, self.wanted, swapped.from
         ));
         self.actions.push(swap(pod, &swapped.from));
-        Swapped { at: self.now, restarts: pod.restarts, seen: None, to: swapped.from.clone(), ..swapped }
+        let (to, shown) = (swapped.from.clone(), pod.image.clone());
+        Swapped { at: self.now, restarts: pod.restarts, seen: None, to, shown, ..swapped }
+    }
+
+    /// Whether a pod has the wanted image, or was given it and shows what somebody has made of that.
+    fn has(&self, pod: &PodImage) -> bool {
+        pod.image == self.wanted || pod.given.as_ref() == Some(&self.mark)
     }
 
     /// Ready, and for long enough.
@@ -146,7 +162,7 @@ impl<'a> Upgrade<'a> {
     fn candidates(&self) -> Vec<&'a PodImage> {
         let open = |pod: &&PodImage| {
             let under_way = self.memory.swapped.get(&pod.uid).is_some_and(|s| s.to == self.wanted);
-            pod.image != self.wanted && pod.node.is_some() && !pod.terminating && !under_way
+            !self.has(pod) && pod.node.is_some() && !pod.terminating && !under_way
         };
         let mut candidates: Vec<&PodImage> = self.pods.iter().filter(open).collect();
         candidates.sort_by_key(|pod| (!self.is_away(pod), &pod.deployment, &pod.name, &pod.uid));
@@ -162,7 +178,7 @@ impl<'a> Upgrade<'a> {
     fn is_proven(&self) -> bool {
         let well = |pod: &&PodImage| {
             let ours = self.memory.swapped.contains_key(&pod.uid);
-            pod.image == self.wanted && !pod.terminating && !ours && self.is_back(pod)
+            self.has(pod) && !pod.terminating && !ours && self.is_back(pod)
         };
         self.pods.iter().any(|pod| well(&pod))
     }
@@ -180,7 +196,7 @@ impl<'a> Upgrade<'a> {
         // Before its sidecar was restarted, the old one finishes what is in flight.
         let longest = if pod.restarts > 0 { BACK_WITHIN } else { DRAINS_WITHIN };
         let until = later(later(self.memory.since, longest), SETTLES);
-        let ours = pod.image == self.wanted && !pod.terminating && !self.memory.done.contains(&pod.uid);
+        let ours = self.has(pod) && !pod.terminating && !self.memory.done.contains(&pod.uid);
         ours && !self.is_back(pod) && self.now < until
     }
 
@@ -240,7 +256,7 @@ impl<'a> Upgrade<'a> {
             other.deployment == pod.deployment
                 && other.uid != pod.uid
                 && !other.terminating
-                && other.image != self.wanted
+                && !self.has(other)
                 && other.node.is_some()
                 && other.ready_since.is_none()
         };
@@ -250,7 +266,7 @@ impl<'a> Upgrade<'a> {
     /// Whether the image is on this pod's node; if not, it is brought there.
     fn is_here(&mut self, pod: &PodImage) -> bool {
         let Some(node) = &pod.node else { return false };
-        let Some(pull) = self.pulls.get(node).filter(|pull| pull.image == self.wanted) else {
+        let Some(pull) = self.pulls.get(node).filter(|pull| pull.brings == self.mark) else {
             let bring = Action::PrePull { node: node.clone() };
             // A pull of another image is taken away first.
             if !self.pulls.contains_key(node) && !self.actions.contains(&bring) {
@@ -276,11 +292,10 @@ impl<'a> Upgrade<'a> {
     /// Takes away what brought images to nodes where it is no longer needed, or has to be tried again.
     fn end_pulls(&mut self) {
         for (node, pull) in self.pulls {
-            let needed = pull.image == self.wanted
-                && self.memory.halted.is_none()
-                && self.pods.iter().any(|pod| {
-                    pod.node.as_ref() == Some(node) && pod.image != self.wanted && !pod.terminating
-                });
+            let lacks =
+                |pod: &PodImage| pod.node.as_ref() == Some(node) && !self.has(pod) && !pod.terminating;
+            let needed =
+                pull.brings == self.mark && self.memory.halted.is_none() && self.pods.iter().any(lacks);
             let over = pull.state != Pulled::Here && self.now >= later(pull.since, PULL_WITHIN);
             if !needed || over {
                 self.actions.push(Action::EndPrePull { node: node.clone() });
@@ -294,6 +309,7 @@ impl<'a> Upgrade<'a> {
         let swapped = Swapped {
             deployment: pod.deployment.clone(),
             from: before.as_ref().map_or_else(|| pod.image.clone(), |before| before.from.clone()),
+            shown: pod.image.clone(),
             to: self.wanted.to_owned(),
             was_ready: before.map_or(pod.ready_since.is_some(), |before| before.was_ready),
             restarts: pod.restarts,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
 use super::act::{pre_pull, pre_pull_name, swap_patch};
+use super::mark::{GIVEN, PRE_PULL};
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -43,6 +44,13 @@ struct Cluster {
     memory: Memory,
     halted: Option<String>,
     delay: i64,
+    /// Whoever admits pods asks a mirror for every image.
+    mirror: bool,
+}
+
+/// What an admission controller makes of an image.
+fn mirrored(image: &str) -> String {
+    format!("mirror.local/{}", image.trim_start_matches("mirror.local/"))
 }
 
 impl Cluster {
@@ -61,6 +69,7 @@ impl Cluster {
                     deployment: format!("models/d{deployment}"),
                     node: Some(format!("node-{}", n % 3)),
                     image: OLD.into(),
+                    given: None,
                     ready_since: (!sick).then_some(ago),
                     restarts: 0,
                     waiting: None,
@@ -70,7 +79,7 @@ impl Cluster {
             }
         }
         let memory = Memory::new(now);
-        Self { now, image, pods, pulls: BTreeMap::new(), memory, halted: None, delay }
+        Self { now, image, pods, pulls: BTreeMap::new(), memory, halted: None, delay, mirror: false }
     }
 
     fn shown(&self) -> Vec<PodImage> {
@@ -92,7 +101,7 @@ impl Cluster {
             match action {
                 Action::PrePull { node } => {
                     assert!(!self.pulls.contains_key(&node));
-                    let pull = Pull { image: NEW.into(), since: self.now, state: Pulled::Waiting };
+                    let pull = Pull { brings: mark(NEW), since: self.now, state: Pulled::Waiting };
                     self.pulls.insert(node, pull);
                 }
                 Action::EndPrePull { node } => drop(self.pulls.remove(&node).unwrap()),
@@ -100,6 +109,15 @@ impl Cluster {
                     let delay = self.delay;
                     let pod = self.pods.iter_mut().find(|pod| pod.shown.uid == uid).unwrap();
                     assert_eq!(pod.shown.name, name);
+                    pod.shown.given = Some(mark(&image));
+                    if self.mirror {
+                        pod.touched |= image == NEW;
+                        if pod.shown.image != mirrored(&image) {
+                            pod.changing = Some((delay, mirrored(&image)));
+                        }
+                        done = true;
+                        continue;
+                    }
                     if image == NEW {
                         let node = pod.shown.node.as_ref().unwrap();
                         assert_eq!(self.pulls[node].state, Pulled::Here, "before it is there");
@@ -251,6 +269,28 @@ fn what_halted_it_is_said_in_words() {
     );
 }
 
+/// A registry's mirror, or digests for tags: each pod is given the image once and counts as having it, also where it was
+/// made with it; and a leader that comes later knows.
+#[test]
+fn images_that_are_rewritten_on_their_way_end_in_no_loop() {
+    let mut cluster = Cluster::new(&[2, 2], Image::Good, 3, &BTreeSet::new());
+    cluster.mirror = true;
+    for (n, pod) in cluster.pods.iter_mut().enumerate() {
+        // One is new, and what it was made with was rewritten too.
+        pod.shown.image = mirrored(if n == 3 { NEW } else { OLD });
+    }
+    let last = cluster.run(600, -1);
+    assert!(last < 300, "it goes on: {:#?}", cluster.memory);
+    assert!(cluster.pods.iter().all(|pod| pod.shown.image == mirrored(NEW)), "{:#?}", cluster.shown());
+    let restarts: Vec<i32> = cluster.pods.iter().map(|pod| pod.shown.restarts).collect();
+    assert_eq!(restarts, [1, 1, 1, 0]);
+    assert!(cluster.pulls.is_empty() && cluster.halted.is_none());
+    cluster.memory = Memory::new(cluster.now);
+    cluster.run(100, -1);
+    assert!(cluster.pods.iter().map(|pod| pod.shown.restarts).eq(restarts), "a new leader begins anew");
+    assert!(cluster.pulls.is_empty());
+}
+
 /// The next image is another chance, and begins where the bad one was tried.
 #[test]
 fn a_better_image_ends_a_halt() {
@@ -267,6 +307,7 @@ fn a_better_image_ends_a_halt() {
 fn a_swap_names_the_sidecar_alone_and_a_pull_holds_nothing() {
     let patch = swap_patch("u", NEW);
     assert_eq!(patch["spec"], serde_json::json!({"initContainers": [{"name": "outrigger", "image": NEW}]}));
+    assert_eq!(patch["metadata"], serde_json::json!({"uid": "u", "labels": {GIVEN: mark(NEW)}}));
     let settings = Settings {
         namespace: "outrigger-system".into(),
         image: NEW.into(),
@@ -275,6 +316,7 @@ fn a_swap_names_the_sidecar_alone_and_a_pull_holds_nothing() {
     };
     let pod = serde_json::to_value(pre_pull(&settings, "node-1")).unwrap();
     assert_eq!(pod["spec"]["containers"][0]["image"], NEW);
+    assert_eq!(pod["metadata"]["labels"][PRE_PULL], mark(NEW), "whatever becomes of the image");
     assert_eq!(pod["spec"]["nodeName"], "node-1");
     assert_eq!(pod["spec"]["securityContext"]["runAsNonRoot"], true);
     assert_eq!(pod["spec"]["containers"][0]["securityContext"]["capabilities"]["drop"][0], "ALL");
