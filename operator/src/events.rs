@@ -11,6 +11,7 @@ pub mod ledger;
 mod write;
 
 use crate::metrics::Metrics;
+use crate::upgrade::PodRef;
 use ledger::Told;
 use outrigger_crds::{ModelDeployment, ObjectMeta};
 use outrigger_plan::Event;
@@ -43,6 +44,11 @@ impl Events {
     pub fn unreadable(&self, meta: &ObjectMeta, why: &str) {
         let text = format!("this object can't be read, and stays as it was until it is changed: {why}");
         self.push(Told::new(meta, true, "Unreadable", &text));
+    }
+
+    /// Tells of what becomes of a pod's sidecar.
+    pub fn of_sidecar(&self, pod: &PodRef, warning: bool, reason: &str, message: &str) {
+        self.push(Told::pod(&pod.namespace, &pod.name, &pod.uid, warning, reason, message));
     }
 
     fn push(&self, told: Told) {

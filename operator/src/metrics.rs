@@ -40,6 +40,7 @@ pub struct Metrics {
     restarts: Family<OfKind, Counter>,
     events_dropped: Counter,
     leader: Gauge,
+    upgrade_halted: Gauge,
     deployments: Deployments,
 }
 
@@ -51,6 +52,7 @@ impl Default for Metrics {
             restarts: Family::default(),
             events_dropped: Counter::default(),
             leader: Gauge::default(),
+            upgrade_halted: Gauge::default(),
             deployments: Deployments::default(),
         }
     }
@@ -62,6 +64,12 @@ impl Metrics {
         registry.register_collector(Box::new(self.deployments.clone()));
         let own = registry.sub_registry_with_prefix("outrigger_operator");
         own.register("leader", "1 on the replica that plans and writes", self.leader.clone());
+        own.register(
+            "sidecar_upgrade_halted",
+            "1 on the replica that leads while no more pods are given a new sidecar, because its image could not be had \
+             or did not work; an event of the pod says why",
+            self.upgrade_halted.clone(),
+        );
         let reconciles = self.reconciles.clone();
         own.register("reconciles", "Looks at a deployment, by how they ended", reconciles);
         let took = self.seconds.clone();
@@ -95,6 +103,11 @@ impl Metrics {
         let result = if fine { "success" } else { "error" };
         self.reconciles.get_or_create(&OfResult { result }).inc();
         self.seconds.observe(took.as_secs_f64());
+    }
+
+    /// Whether a new sidecar is held back.
+    pub fn upgrade_halted(&self, halted: bool) {
+        self.upgrade_halted.set(i64::from(halted));
     }
 
     /// A watch of this kind broke and starts again.

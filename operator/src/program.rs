@@ -8,8 +8,9 @@ use crate::metrics::Metrics;
 use crate::trust::ring::Me;
 use crate::trust::rotation::Times;
 use crate::trust::{self, Trust};
+use crate::upgrade::{self, News};
 use crate::watch::{Index, Kind, streams};
-use crate::{upgrade, webhook};
+use crate::webhook;
 use anyhow::Context;
 use kube::Client;
 use outrigger_dataplane::admin::Admin;
@@ -155,6 +156,7 @@ fn circle(
     state.watch(Arc::clone(&index), leadership.clone());
     let (server, reports) = Server::new();
     let (events, writer) = Events::new(client.clone(), &config.pod_name, metrics.clone());
+    let told = events.clone();
     let bundles = Bundles::new(trust.clone(), client.clone(), &config.installation.namespace);
     let controller = Controller::new(Parts {
         client: client.clone(),
@@ -183,7 +185,7 @@ fn circle(
     tasks.spawn(hear(controller, reports, leadership.clone(), trust.dialling()));
     let (leads, leading) = watch::channel(false);
     tasks.spawn(lead(leadership.clone(), metrics.clone(), leads));
-    tasks.spawn(swap_sidecars(config, client, Arc::clone(&index), leading));
+    tasks.spawn(swap_sidecars(config, client, Arc::clone(&index), leading, (told, metrics.clone())));
     let renewing = trust.clone();
     tasks.spawn(async move { renewing.run().await });
     tasks.spawn(publish(trust.clone(), bundles, leadership.clone()));
@@ -278,6 +280,7 @@ fn swap_sidecars(
     client: &Client,
     index: Arc<Index>,
     leading: watch::Receiver<bool>,
+    (events, metrics): (Events, Metrics),
 ) -> impl Future<Output = ()> + Send + 'static {
     let settings = upgrade::Settings {
         namespace: config.installation.namespace.clone(),
@@ -286,9 +289,19 @@ fn swap_sidecars(
         pull_secrets: config.pull_secrets.clone(),
     };
     let pods = move || index.pods().iter().filter_map(|pod| upgrade::pod_image(pod)).collect();
-    let tell = |warning: bool, reason: &'static str, message: &str| match warning {
-        true => tracing::warn!(reason, "{message}"),
-        false => tracing::info!(reason, "{message}"),
+    let tell = move |news: News<'_>| match news {
+        News::Swapped(pod, image) => {
+            let words = format!("the sidecar is given {image}; the engine is not restarted");
+            tracing::info!(pod = %format!("{}/{}", pod.namespace, pod.name), "{words}");
+            events.of_sidecar(pod, false, "SidecarSwapped", &words);
+        }
+        News::Halted(pod, why) => {
+            let words = format!("no more pods are given the new sidecar: {why}");
+            tracing::warn!("{words}");
+            metrics.upgrade_halted(true);
+            events.of_sidecar(pod, true, "SidecarUpgradeHalted", &words);
+        }
+        News::GoesOn => metrics.upgrade_halted(false),
     };
     upgrade::run(client.clone(), settings, leading, pods, tell)
 }

@@ -20,7 +20,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 
-pub use act::{Settings, run};
+pub use act::{News, Settings, run};
 pub use mark::mark;
 pub use read::{pod_image, pull};
 pub use step::next;
@@ -48,6 +48,9 @@ pub struct PodImage {
     pub restarts: i32,
     /// Why the sidecar's container waits: the kubelet's word and message.
     pub waiting: Option<(String, String)>,
+    /// Since when the sidecar's container has ended and nothing is said of a next one. So it looks where a swapped
+    /// container's image can't be had.
+    pub ended: Option<Timestamp>,
     /// Whether it goes.
     pub terminating: bool,
 }
@@ -89,12 +92,8 @@ pub enum Action {
     },
     /// Give this pod's sidecar this image.
     Swap {
-        /// The pod's namespace.
-        namespace: String,
-        /// Its name.
-        name: String,
-        /// Its uid: another pod of that name is left alone.
-        uid: String,
+        /// The pod; another one of that name is left alone.
+        pod: PodRef,
         /// The image.
         image: String,
     },
@@ -106,10 +105,27 @@ pub enum Action {
         why: String,
     },
     /// Nothing more of this image.
-    Halt {
-        /// Why, in words.
-        reason: String,
-    },
+    Halt(Halted),
+}
+
+/// Why no more pods are given an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Halted {
+    /// In words.
+    pub reason: String,
+    /// The pod with which it was tried.
+    pub pod: PodRef,
+}
+
+/// A pod by its names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodRef {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
 }
 
 /// A pod whose sidecar was swapped and which is not back for long enough.
@@ -147,7 +163,7 @@ pub struct Memory {
     /// Whether a pod has come back with this image and stayed.
     pub proven: bool,
     /// Why nothing more is done.
-    pub halted: Option<String>,
+    pub halted: Option<Halted>,
 }
 
 impl Memory {

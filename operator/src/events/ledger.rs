@@ -49,6 +49,23 @@ impl Told {
             uid: meta.uid.clone(),
             ..ObjectReference::default()
         };
+        Self::of(regarding, warning, reason, note)
+    }
+
+    /// About a pod.
+    pub fn pod(namespace: &str, name: &str, uid: &str, warning: bool, reason: &str, note: &str) -> Self {
+        let regarding = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            name: Some(name.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            uid: Some(uid.to_owned()),
+            ..ObjectReference::default()
+        };
+        Self::of(regarding, warning, reason, note)
+    }
+
+    fn of(regarding: ObjectReference, warning: bool, reason: &str, note: &str) -> Self {
         Self { warning, reason: cut(reason, LONGEST_WORD), note: cut(note, LONGEST_NOTE), regarding }
     }
 
@@ -218,6 +235,7 @@ fn action(reason: &str) -> &'static str {
         "Blocked" | "Unblocked" => "Place",
         "Starting" | "Serving" => "Start",
         "EngineRestart" => "Heal",
+        "SidecarSwapped" | "SidecarUpgradeHalted" => "Upgrade",
         "Unreadable" => "Read",
         _ => "RollOut",
     }

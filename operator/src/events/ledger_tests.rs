@@ -37,6 +37,17 @@ fn a_new_event_says_what_the_api_asks_for() {
 }
 
 #[test]
+fn an_event_may_be_a_pods() {
+    let told = Told::pod("team", "own-7f-x", "uid-7", true, "SidecarUpgradeHalted", "not found");
+    let Write::Create(event) = Ledger::default().record(&told, "me", at(0), 7) else { panic!("it is new") };
+    let of = event.regarding.as_ref().unwrap();
+    assert_eq!((of.api_version.as_deref(), of.kind.as_deref()), (Some("v1"), Some("Pod")));
+    assert_eq!((of.namespace.as_deref(), of.name.as_deref()), (Some("team"), Some("own-7f-x")));
+    assert_eq!((of.uid.as_deref(), event.metadata.namespace.as_deref()), (Some("uid-7"), Some("team")));
+    assert_eq!((event.type_.as_deref(), event.action.as_deref()), (Some("Warning"), Some("Upgrade")));
+}
+
+#[test]
 fn what_is_said_again_is_counted() {
     let mut ledger = Ledger::default();
     let mut created = 0;

@@ -171,3 +171,17 @@ fn the_documents_list_what_is_shown() {
     let listed: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
     assert_eq!(listed, shown);
 }
+
+#[test]
+fn a_sidecar_that_is_held_back_shows() {
+    let metrics = Metrics::default();
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    for (halted, value) in [(true, 1), (false, 0)] {
+        metrics.upgrade_halted(halted);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let line = format!("outrigger_operator_sidecar_upgrade_halted {value}\n");
+        assert!(text.contains(&line), "{text}");
+    }
+}

@@ -1,7 +1,7 @@
 //! Carries the decision out: two kinds of write, by the leader alone.
 
 use super::mark::{GIVEN, PRE_PULL, hash, mark};
-use super::{Action, Memory, PodImage, Pull, next, pull};
+use super::{Action, Halted, Memory, PodImage, PodRef, Pull, next, pull};
 use crate::names;
 use crate::observe::Pod;
 use jiff::Timestamp;
@@ -16,6 +16,10 @@ use tokio::sync::watch;
 const LOOK: Duration = Duration::from_secs(2);
 /// How long one call to the API server may take.
 const CALL: Duration = Duration::from_secs(10);
+/// The most events of one pod that are looked through for a kubelet's words.
+const MOST_EVENTS: u32 = 100;
+/// What a kubelet's events are called that say why a container doesn't start.
+const STARTS_NOT: [&str; 3] = ["Failed", "ErrImageNeverPull", "InspectFailed"];
 /// A pre-pull pod ends by itself after this many seconds, whatever happens to this program.
 const DEADLINE: i64 = 600;
 
@@ -32,14 +36,25 @@ pub struct Settings {
     pub pull_secrets: Vec<String>,
 }
 
+/// What is worth telling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News<'a> {
+    /// A pod's sidecar is given an image.
+    Swapped(&'a PodRef, &'a str),
+    /// No more pods are given the image: with which pod that was found, and why in words.
+    Halted(&'a PodRef, &'a str),
+    /// Nothing keeps it from going on (any more).
+    GoesOn,
+}
+
 /// Brings the sidecar's image into all pods that `pods` names, for as long as this is the leader; ends when `leader`
-/// does. `tell` hears what happens: whether it is bad news, one word, a sentence.
+/// does. `tell` hears what happens.
 pub async fn run(
     client: kube::Client,
     settings: Settings,
     mut leader: watch::Receiver<bool>,
     pods: impl Fn() -> Vec<PodImage>,
-    mut tell: impl FnMut(bool, &'static str, &str),
+    mut tell: impl FnMut(News<'_>),
 ) {
     let hands = Hands { client, settings };
     loop {
@@ -47,14 +62,25 @@ pub async fn run(
             return;
         }
         let mut memory = Memory::new(Timestamp::now());
-        let mut told = String::new();
+        let mut told = Told::default();
         while *leader.borrow() {
             memory = look(&hands, &pods(), memory, &mut told, &mut tell).await;
             let pause = LOOK.mul_f64(0.75 + fastrand::f64() / 2.0);
             // The channel's end is seen by the outer wait.
             let _ = tokio::time::timeout(pause, leader.wait_for(|leads| !*leads)).await;
         }
+        // The next leader says what is to be said.
+        tell(News::GoesOn);
     }
+}
+
+/// What was told last.
+#[derive(Debug, Default)]
+struct Told {
+    /// Why nothing more is done.
+    halted: Option<Halted>,
+    /// There is something left to be taken away.
+    untidy: bool,
 }
 
 /// One look, and what it asks for.
@@ -62,14 +88,14 @@ async fn look(
     hands: &Hands,
     pods: &[PodImage],
     memory: Memory,
-    told: &mut String,
-    tell: &mut impl FnMut(bool, &'static str, &str),
+    told: &mut Told,
+    tell: &mut impl FnMut(News<'_>),
 ) -> Memory {
     let wanted = &hands.settings.image;
     let given = Some(mark(wanted));
-    let has = |pod: &PodImage| pod.image == *wanted || pod.given == given;
-    let same = memory.swapped.is_empty() && pods.iter().all(has);
-    if same && memory.wanted == *wanted && told.is_empty() {
+    let same = pods.iter().all(|pod| pod.image == *wanted || pod.given == given);
+    let quiet = memory.swapped.is_empty() && told.halted.is_none() && !told.untidy;
+    if same && quiet && memory.wanted == *wanted {
         // Nothing to do, and nothing asked of the API server.
         return memory;
     }
@@ -82,27 +108,53 @@ async fn look(
         }
     };
     let mut step = next(pods, &pulls, wanted, now, &memory);
-    let mut words = String::new();
+    let mut halted = None;
     for action in &step.actions {
         match (hands.perform(action).await, action) {
-            (Err(error), Action::Swap { uid, namespace, name, .. }) => {
-                tracing::warn!(%error, pod = %format!("{namespace}/{name}"), "the sidecar can't be swapped");
-                step.memory.swapped.remove(uid);
+            (Err(error), Action::Swap { pod, .. }) => {
+                tracing::warn!(%error, pod = %format!("{}/{}", pod.namespace, pod.name), "the sidecar can't be swapped");
+                step.memory.swapped.remove(&pod.uid);
             }
             (Err(error), _) => tracing::warn!(%error, ?action, "upgrade"),
-            (Ok(()), Action::Swap { namespace, name, image, .. }) => {
-                tell(false, "SidecarSwapped", &format!("{namespace}/{name} is given {image}"));
-            }
-            (Ok(()), Action::Halt { reason }) => words.clone_from(reason),
+            (Ok(()), Action::Swap { pod, image }) => tell(News::Swapped(pod, image)),
+            (Ok(()), Action::Halt(why)) => halted = Some(why.clone()),
             (Ok(()), _) => {}
         }
     }
-    if !words.is_empty() && *told != words {
-        tell(true, "SidecarUpgradeHalted", &words);
+    match &halted {
+        Some(why) if told.halted.as_ref() != Some(why) => {
+            let words = with_kubelets_words(&why.reason, hands.kubelets_words(&why.pod).await);
+            tell(News::Halted(&why.pod, &words));
+        }
+        None if told.halted.is_some() => tell(News::GoesOn),
+        _ => {}
     }
-    // While there is something left to take away, it is looked again.
-    *told = if words.is_empty() && !pulls.is_empty() { " ".to_owned() } else { words };
+    *told = Told { halted, untidy: !pulls.is_empty() };
     step.memory
+}
+
+/// Why nothing more is done, with what a kubelet said of the pod where that is more.
+pub(super) fn with_kubelets_words(reason: &str, words: Option<String>) -> String {
+    match words.filter(|words| !reason.contains(words.as_str())) {
+        Some(words) => format!("{reason}; its kubelet says: {words}"),
+        None => reason.to_owned(),
+    }
+}
+
+/// What a kubelet said last of why this pod's sidecar does not start.
+pub(super) fn last_words(events: Vec<core::Event>) -> Option<String> {
+    let of_sidecar = |event: &core::Event| {
+        let of = event.involved_object.field_path.as_deref().unwrap_or_default();
+        of.ends_with(&format!("{{{}}}", names::SIDECAR_CONTAINER))
+            && STARTS_NOT.contains(&event.reason.as_deref().unwrap_or_default())
+    };
+    let at = |event: &core::Event| event.last_timestamp.as_ref().map(|time| time.0);
+    // Of one second the longer says more: `Error: ErrImagePull` comes with every failed pull.
+    let newest = events
+        .into_iter()
+        .filter(of_sidecar)
+        .max_by_key(|event| (at(event), event.message.as_ref().map_or(0, String::len)));
+    newest?.message.filter(|words| !words.is_empty())
 }
 
 struct Hands {
@@ -139,18 +191,31 @@ impl Hands {
                 let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
                 in_time(self.own().delete(&pre_pull_name(node), &now)).await.map(|_| ())
             }
-            Action::Swap { namespace, name, uid, image } => self.swap(namespace, name, uid, image).await,
-            Action::Wait { .. } | Action::Halt { .. } => Ok(()),
+            Action::Swap { pod, image } => self.swap(pod, image).await,
+            Action::Wait { .. } | Action::Halt(_) => Ok(()),
         }
     }
 
+    /// What the kubelet says of why this pod's sidecar does not start: its status does not tell that an image can't be
+    /// had for a container that ran. Without the right to ask, the rest is said all the same.
+    async fn kubelets_words(&self, pod: &PodRef) -> Option<String> {
+        let events: Api<core::Event> = Api::namespaced(self.client.clone(), &pod.namespace);
+        let only = format!("involvedObject.uid={},type=Warning", pod.uid);
+        let found = in_time(events.list(&ListParams::default().fields(&only).limit(MOST_EVENTS))).await;
+        found
+            .inspect_err(|error| tracing::debug!(error, "events can't be read"))
+            .ok()
+            .map(|found| found.items)
+            .and_then(last_words)
+    }
+
     /// The image of the sidecar's container, and the label that says so; nothing else of the pod.
-    async fn swap(&self, namespace: &str, name: &str, uid: &str, image: &str) -> Result<(), String> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let patch = Patch::Strategic(swap_patch(uid, image));
+    async fn swap(&self, pod: &PodRef, image: &str) -> Result<(), String> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
+        let patch = Patch::Strategic(swap_patch(&pod.uid, image));
         let params =
             PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..Default::default() };
-        in_time(pods.patch(name, &params, &patch)).await.map(|_| ())
+        in_time(pods.patch(&pod.name, &params, &patch)).await.map(|_| ())
     }
 }
 

@@ -19,7 +19,7 @@ pub fn pod_image(pod: &Pod) -> Option<PodImage> {
     let meta = &pod.metadata;
     let (namespace, name) = (meta.namespace.clone()?, meta.name.clone()?);
     let status = pod.status.init_container_statuses.iter().find(|c| c.name == names::SIDECAR_CONTAINER);
-    let owner = meta.labels.as_ref().and_then(|labels| labels.get(names::DEPLOYMENT)).unwrap_or(&name);
+    let owner = label(pod, names::DEPLOYMENT).unwrap_or_else(|| name.clone());
     Some(PodImage {
         deployment: format!("{namespace}/{owner}"),
         uid: meta.uid.clone()?,
@@ -29,6 +29,7 @@ pub fn pod_image(pod: &Pod) -> Option<PodImage> {
         ready_since: ready_since(&pod.status.conditions),
         restarts: status.map_or(0, |status| status.restart_count),
         waiting: status.and_then(waiting),
+        ended: status.and_then(ended),
         terminating: meta.deletion_timestamp.is_some(),
         namespace,
         name,
@@ -37,6 +38,12 @@ pub fn pod_image(pod: &Pod) -> Option<PodImage> {
 
 fn label(pod: &Pod, name: &str) -> Option<String> {
     pod.metadata.labels.as_ref()?.get(name).cloned()
+}
+
+/// When a container ended that neither runs nor waits.
+fn ended(status: &ContainerStatus) -> Option<Timestamp> {
+    let ended = status.state.terminated.as_ref().filter(|_| status.state.waiting.is_none())?;
+    ended.finished_at.as_ref().map(|time| time.0)
 }
 
 fn ready_since(conditions: &[Condition]) -> Option<Timestamp> {

@@ -1,8 +1,8 @@
 //! The decision: which pod is swapped next, and when to stop. Pure.
 
 use super::{
-    AT_ONCE, Action, BACK_WITHIN, Memory, PULL_WITHIN, PodImage, Pull, Pulled, SETTLES, Step, Swapped,
-    WATCHED, mark,
+    AT_ONCE, Action, BACK_WITHIN, Halted, Memory, PULL_WITHIN, PodImage, PodRef, Pull, Pulled, SETTLES, Step,
+    Swapped, WATCHED, mark,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,8 +63,8 @@ impl<'a> Upgrade<'a> {
     fn decide(&mut self) {
         self.watch();
         self.end_pulls();
-        if let Some(reason) = self.memory.halted.clone() {
-            self.actions.push(Action::Halt { reason });
+        if let Some(halted) = self.memory.halted.clone() {
+            self.actions.push(Action::Halt(halted));
             return;
         }
         let candidates = self.candidates();
@@ -117,10 +117,11 @@ impl<'a> Upgrade<'a> {
     /// Ends everything when a swapped pod is lost, and gives that one what it had.
     fn judge(&mut self, pod: &PodImage, swapped: Swapped) -> Swapped {
         let Some(why) = self.lost(pod, &swapped) else { return swapped };
-        self.memory.halted = Some(format!(
+        let reason = format!(
             "{}/{} did not come back with {}: {why}; it is given {} again",
             pod.namespace, pod.name, self.wanted, swapped.from
-        ));
+        );
+        self.memory.halted = Some(Halted { reason, pod: named(pod) });
         self.actions.push(swap(pod, &swapped.from));
         let (to, shown) = (swapped.from.clone(), pod.image.clone());
         Swapped { at: self.now, restarts: pod.restarts, seen: None, to, shown, ..swapped }
@@ -153,6 +154,11 @@ impl<'a> Upgrade<'a> {
         {
             let colon = if message.is_empty() { "" } else { ": " };
             return Some(format!("{reason}{colon}{message}"));
+        }
+        // The kubelet ends the old one before it asks for the new one's image, and of that its status says nothing.
+        if pod.ended.is_some_and(|ended| self.now >= later(ended.max(swapped.at), BACK_WITHIN)) {
+            let seconds = BACK_WITHIN.as_secs();
+            return Some(format!("the old sidecar has ended and the new one has not started in {seconds} s"));
         }
         let late = swapped.was_ready && self.now >= later(swapped.seen?, BACK_WITHIN);
         late.then(|| format!("it is not ready after {} s", BACK_WITHIN.as_secs()))
@@ -280,7 +286,7 @@ impl<'a> Upgrade<'a> {
             Pulled::Failed(why) => {
                 // Nothing was touched, so it may be tried again: a registry comes back.
                 let reason = format!("{} can't be had on node {node}: {why}", self.wanted);
-                self.actions.push(Action::Halt { reason });
+                self.actions.push(Action::Halt(Halted { reason, pod: named(pod) }));
                 self.wait(until, "the image is asked for again then");
             }
             // The node takes no pod: it is let be.
@@ -326,10 +332,9 @@ impl<'a> Upgrade<'a> {
 }
 
 fn swap(pod: &PodImage, image: &str) -> Action {
-    Action::Swap {
-        namespace: pod.namespace.clone(),
-        name: pod.name.clone(),
-        uid: pod.uid.clone(),
-        image: image.to_owned(),
-    }
+    Action::Swap { pod: named(pod), image: image.to_owned() }
+}
+
+fn named(pod: &PodImage) -> PodRef {
+    PodRef { namespace: pod.namespace.clone(), name: pod.name.clone(), uid: pod.uid.clone() }
 }

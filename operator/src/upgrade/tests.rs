@@ -2,7 +2,7 @@
 //! leaders that are replaced.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
-use super::act::{pre_pull, pre_pull_name, swap_patch};
+use super::act::{last_words, pre_pull, pre_pull_name, swap_patch, with_kubelets_words};
 use super::mark::{GIVEN, PRE_PULL};
 use super::*;
 use proptest::prelude::*;
@@ -21,6 +21,8 @@ enum Image {
     Crashes,
     /// It runs and never gets ready.
     NeverReady,
+    /// It was on the node, and is gone when the kubelet wants it.
+    Vanishes,
 }
 
 /// A pod as it is, behind what is shown of it.
@@ -70,6 +72,7 @@ impl Cluster {
                     node: Some(format!("node-{}", n % 3)),
                     image: OLD.into(),
                     given: None,
+                    ended: None,
                     ready_since: (!sick).then_some(ago),
                     restarts: 0,
                     waiting: None,
@@ -105,7 +108,7 @@ impl Cluster {
                     self.pulls.insert(node, pull);
                 }
                 Action::EndPrePull { node } => drop(self.pulls.remove(&node).unwrap()),
-                Action::Swap { name, uid, image, .. } => {
+                Action::Swap { pod: PodRef { name, uid, .. }, image } => {
                     let delay = self.delay;
                     let pod = self.pods.iter_mut().find(|pod| pod.shown.uid == uid).unwrap();
                     assert_eq!(pod.shown.name, name);
@@ -127,8 +130,8 @@ impl Cluster {
                     }
                     pod.changing = Some((delay, image));
                 }
-                Action::Halt { reason } => {
-                    self.halted = Some(reason);
+                Action::Halt(halted) => {
+                    self.halted = Some(halted.reason);
                     continue;
                 }
                 Action::Wait { .. } => continue,
@@ -159,6 +162,12 @@ impl Cluster {
                     pod.changing = Some((left - 1, to));
                     continue;
                 }
+                if to == NEW && image == Image::Vanishes {
+                    // Its status says no more than that.
+                    pod.shown.ended = Some(now);
+                    continue;
+                }
+                pod.shown.ended = None;
                 pod.shown.restarts += 1;
                 let bad = to == NEW;
                 pod.shown.waiting = (bad && image == Image::Crashes)
@@ -237,7 +246,9 @@ proptest! {
     #[test]
     fn a_bad_image_touches_one_pod_at_most_and_that_one_is_given_back(
         deployments in prop::collection::vec(1usize..4, 1..8),
-        image in prop_oneof![Just(Image::Missing), Just(Image::Crashes), Just(Image::NeverReady)],
+        image in prop_oneof![
+            Just(Image::Missing), Just(Image::Crashes), Just(Image::NeverReady), Just(Image::Vanishes)
+        ],
         delay in 0i64..40,
     ) {
         let mut cluster = Cluster::new(&deployments, image, delay, &BTreeSet::new());
@@ -289,6 +300,44 @@ fn images_that_are_rewritten_on_their_way_end_in_no_loop() {
     cluster.run(100, -1);
     assert!(cluster.pods.iter().map(|pod| pod.shown.restarts).eq(restarts), "a new leader begins anew");
     assert!(cluster.pulls.is_empty());
+}
+
+/// The kubelet ends the old sidecar before it has the new one's image, and its status says nothing of that.
+#[test]
+fn a_sidecar_whose_image_is_gone_is_given_the_old_one_again() {
+    let mut cluster = Cluster::new(&[2], Image::Vanishes, 0, &BTreeSet::new());
+    cluster.run(400, -1);
+    assert_eq!(
+        cluster.halted.as_deref(),
+        Some(
+            "models/d0-0 did not come back with outrigger/sidecar:0.1.1: the old sidecar has ended and the new one has \
+             not started in 120 s; it is given outrigger/sidecar:0.1.0 again"
+        )
+    );
+    assert!(cluster.pods.iter().all(|pod| pod.shown.image == OLD && pod.shown.ready_since.is_some()));
+    let pod = cluster.memory.halted.as_ref().map(|halted| halted.pod.name.as_str());
+    assert_eq!(pod, Some("d0-0"), "who is told");
+    let event = |reason: &str, of: &str, second: i64, message: &str| {
+        serde_json::from_value(serde_json::json!({
+            "metadata": {}, "reason": reason, "message": message,
+            "involvedObject": {"fieldPath": format!("spec.{of}")},
+            "lastTimestamp": Timestamp::from_second(1_700_000_000 + second).unwrap(),
+        }))
+        .unwrap()
+    };
+    let sidecar = "initContainers{outrigger}";
+    let words = last_words(vec![
+        event("Failed", sidecar, 1, "Failed to pull image \"x\": an older word"),
+        event("Failed", sidecar, 2, "Failed to pull image \"x\": not found"),
+        event("Failed", sidecar, 2, "Error: ErrImagePull"),
+        event("BackOff", sidecar, 3, "Back-off pulling image"),
+        event("Failed", "containers{engine}", 4, "of the engine"),
+    ]);
+    assert_eq!(
+        with_kubelets_words("halted", words),
+        "halted; its kubelet says: Failed to pull image \"x\": not found"
+    );
+    assert_eq!(with_kubelets_words("halted", last_words(Vec::new())), "halted");
 }
 
 /// The next image is another chance, and begins where the bad one was tried.
