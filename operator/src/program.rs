@@ -19,6 +19,7 @@ use outrigger_dataplane::signals::Signals;
 use outrigger_table::{Forwarder, Reports, Server};
 use prometheus_client::registry::Registry;
 use rustls::ClientConfig;
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -185,7 +186,11 @@ fn circle(
     tasks.spawn(hear(controller, reports, leadership.clone(), trust.dialling()));
     let (leads, leading) = watch::channel(false);
     tasks.spawn(lead(leadership.clone(), metrics.clone(), leads));
-    tasks.spawn(swap_sidecars(config, client, Arc::clone(&index), leading, (told, metrics.clone())));
+    let injected = upgrade::Injected::default();
+    let pods = (Arc::clone(&index), injected.clone());
+    tasks.spawn(swap_sidecars(config, client, pods, leading, (told, metrics.clone())));
+    let counted = metrics.clone();
+    tasks.spawn(injected.follow(client.clone(), move || counted.watch_restarted("InjectedPod")));
     let renewing = trust.clone();
     tasks.spawn(async move { renewing.run().await });
     tasks.spawn(publish(trust.clone(), bundles, leadership.clone()));
@@ -274,11 +279,11 @@ async fn lead(mut leadership: watch::Receiver<Leadership>, metrics: Metrics, lea
     }
 }
 
-/// Brings this operator's sidecar image into pods that run.
+/// Brings this operator's sidecar image into pods that run: replicas, and users' own with a sidecar.
 fn swap_sidecars(
     config: &Config,
     client: &Client,
-    index: Arc<Index>,
+    (index, injected): (Arc<Index>, upgrade::Injected),
     leading: watch::Receiver<bool>,
     (events, metrics): (Events, Metrics),
 ) -> impl Future<Output = ()> + Send + 'static {
@@ -288,7 +293,15 @@ fn swap_sidecars(
         pull_policy: config.installation.pull_policy.clone(),
         pull_secrets: config.pull_secrets.clone(),
     };
-    let pods = move || index.pods().iter().filter_map(|pod| upgrade::pod_image(pod)).collect();
+    let own = settings.namespace.clone();
+    let pods = move || {
+        let mut pods: Vec<_> = index.pods().iter().filter_map(|pod| upgrade::pod_image(pod)).collect();
+        let replicas: HashSet<String> = pods.iter().map(|pod| pod.uid.clone()).collect();
+        let others = injected.pods().into_iter();
+        // The webhook leaves the operator's own namespace alone, and so is this.
+        pods.extend(others.filter(|pod| pod.namespace != own && !replicas.contains(&pod.uid)));
+        pods
+    };
     let tell = move |news: News<'_>| match news {
         News::Swapped(pod, image) => {
             let words = format!("the sidecar is given {image}; the engine is not restarted");

@@ -14,6 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 
 mod act;
+mod injected;
 mod mark;
 mod read;
 mod step;
@@ -21,6 +22,7 @@ mod step;
 mod tests;
 
 pub use act::{News, Settings, run};
+pub use injected::Injected;
 pub use mark::mark;
 pub use read::{pod_image, pull};
 pub use step::next;
@@ -34,7 +36,7 @@ pub struct PodImage {
     pub name: String,
     /// Its uid.
     pub uid: String,
-    /// Whose replica it is, `namespace/name`; a pod that nobody owns is its own.
+    /// Whose replica it is, `namespace/name`; of a pod of a user's own, its controller's or its own.
     pub deployment: String,
     /// Where it runs; `None` while it has no node.
     pub node: Option<String>,

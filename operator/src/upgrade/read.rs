@@ -19,7 +19,7 @@ pub fn pod_image(pod: &Pod) -> Option<PodImage> {
     let meta = &pod.metadata;
     let (namespace, name) = (meta.namespace.clone()?, meta.name.clone()?);
     let status = pod.status.init_container_statuses.iter().find(|c| c.name == names::SIDECAR_CONTAINER);
-    let owner = label(pod, names::DEPLOYMENT).unwrap_or_else(|| name.clone());
+    let owner = label(pod, names::DEPLOYMENT).or_else(|| controller(pod)).unwrap_or_else(|| name.clone());
     Some(PodImage {
         deployment: format!("{namespace}/{owner}"),
         uid: meta.uid.clone()?,
@@ -38,6 +38,13 @@ pub fn pod_image(pod: &Pod) -> Option<PodImage> {
 
 fn label(pod: &Pod, name: &str) -> Option<String> {
     pod.metadata.labels.as_ref()?.get(name).cloned()
+}
+
+/// What makes such pods: others of it serve while one is away.
+fn controller(pod: &Pod) -> Option<String> {
+    let owners = pod.metadata.owner_references.as_ref()?;
+    let owner = owners.iter().find(|owner| owner.controller == Some(true))?;
+    Some(format!("{}/{}", owner.kind, owner.name))
 }
 
 /// When a container ended that neither runs nor waits.

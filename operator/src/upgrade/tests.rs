@@ -340,6 +340,40 @@ fn a_sidecar_whose_image_is_gone_is_given_the_old_one_again() {
     assert_eq!(with_kubelets_words("halted", last_words(Vec::new())), "halted");
 }
 
+/// Users' own pods are upgraded too, those of one controller one after the other.
+#[test]
+fn injected_pods_are_known_by_their_controller_and_for_as_long_as_they_are_there() {
+    use kube_runtime::watcher::Event;
+    let pod = |name: &str, sidecar: &str| -> crate::observe::Pod {
+        serde_json::from_value(serde_json::json!({
+            "metadata": {
+                "name": name, "namespace": "team", "uid": name, "labels": {"outrigger.dev/inject": "true"},
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "own-7f", "uid": "r",
+                    "controller": true}],
+            },
+            "spec": {"nodeName": "n", "initContainers": [{"name": sidecar, "image": OLD}]},
+        }))
+        .unwrap()
+    };
+    let injected = Injected::default();
+    let names = || injected.pods().into_iter().map(|pod| (pod.deployment, pod.name)).collect::<Vec<_>>();
+    let own = |name: &str| ("team/ReplicaSet/own-7f".to_owned(), name.to_owned());
+    injected.take(Event::Init);
+    injected.take(Event::InitApply(pod("a", "outrigger")));
+    injected.take(Event::InitApply(pod("b", "outrigger")));
+    injected.take(Event::InitApply(pod("c", "another")));
+    injected.take(Event::InitDone);
+    assert_eq!(names(), [own("a"), own("b")]);
+    injected.take(Event::Delete(pod("a", "outrigger")));
+    injected.take(Event::Apply(pod("d", "outrigger")));
+    assert_eq!(names(), [own("b"), own("d")]);
+    // After a watch that broke: what is not named is gone.
+    injected.take(Event::Init);
+    injected.take(Event::InitApply(pod("d", "outrigger")));
+    injected.take(Event::InitDone);
+    assert_eq!(names(), [own("d")]);
+}
+
 /// The next image is another chance, and begins where the bad one was tried.
 #[test]
 fn a_better_image_ends_a_halt() {
