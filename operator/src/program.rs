@@ -177,7 +177,8 @@ fn circle(
     tasks.spawn(streams::watch_all(client.clone(), Arc::clone(&index), changed, restarted));
     tasks.spawn(controller.clone().run());
     tasks.spawn(writer.run());
-    let door = trust.door();
+    let known = Arc::clone(&index);
+    let door = trust.door(Arc::new(move |uid| trust::replicas::is_replica(&known, uid)));
     tasks.spawn(async move {
         if let Err(error) = server.serve_tls(port, door).await {
             tracing::error!(%error, "the table is no longer served");

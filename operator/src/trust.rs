@@ -10,6 +10,7 @@
 
 pub mod authority;
 pub mod publish;
+pub mod replicas;
 pub mod review;
 pub mod ring;
 pub mod rotation;
@@ -21,7 +22,8 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::PostParams;
 use kube::{Api, Client};
-use outrigger_table::{Authority, Door};
+use outrigger_table::{Authority, Door, Identity, Refused};
+use outrigger_wire::EndpointId;
 use outrigger_wire::stream::IdentityRequest;
 use review::{Reviewer, TokenReviews};
 use ring::{Me, Ring};
@@ -112,11 +114,12 @@ impl Trust {
             .map_err(TrustError::Signing)
     }
 
-    /// For [`outrigger_table::Server::serve_tls`].
-    pub fn door(&self) -> Door {
+    /// For [`outrigger_table::Server::serve_tls`]; sidecars are let in for pods that `is_replica` knows.
+    pub fn door(&self, is_replica: IsReplica) -> Door {
         let reviews =
             TokenReviews::new(self.client.clone(), &self.settings.me.namespace, &self.settings.gateway);
-        Door::new(self.ring.table(), Arc::new(Registrar::new(Arc::clone(&self.ring), Arc::new(reviews))))
+        let registrar = Registrar::new(Arc::clone(&self.ring), Arc::new(reviews), is_replica);
+        Door::new(self.ring.table(), Arc::new(registrar))
     }
 
     /// For the webhook's server.
@@ -323,16 +326,21 @@ async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, 
     Ok(timeout(REQUEST_TIME, request).await.map_err(|_| TrustError::Silence)??)
 }
 
-/// Gives certificates to whom the reviewer names.
+/// Whether a pod, by its uid, is a replica of a ModelDeployment, as far as has been heard.
+pub type IsReplica = Arc<dyn Fn(&EndpointId) -> bool + Send + Sync>;
+
+/// Gives certificates to whom the reviewer names: to gateways, and to sidecars of replicas. Any pod may have a token
+/// for this audience; of one that is nobody's replica there is nothing to hear and nothing to tell.
 pub struct Registrar {
     ring: Arc<Ring>,
     reviewer: Arc<dyn Reviewer>,
+    is_replica: IsReplica,
 }
 
 impl Registrar {
     /// One that signs with this ring.
-    pub fn new(ring: Arc<Ring>, reviewer: Arc<dyn Reviewer>) -> Self {
-        Self { ring, reviewer }
+    pub fn new(ring: Arc<Ring>, reviewer: Arc<dyn Reviewer>, is_replica: IsReplica) -> Self {
+        Self { ring, reviewer, is_replica }
     }
 }
 
@@ -346,6 +354,14 @@ impl Authority for Registrar {
     fn issue(&self, request: IdentityRequest) -> outrigger_table::door::Issuing<'_> {
         Box::pin(async move {
             let identity = self.reviewer.review(request.token).await?;
+            if let Identity::Endpoint(uid) = &identity
+                && !(self.is_replica)(uid)
+            {
+                // It may be new: a sidecar asks as soon as it starts, and what is watched comes moments later.
+                let why = "the pod is not known as a replica of a ModelDeployment; try again soon";
+                tracing::debug!(%identity, why, "gave no certificate");
+                return Err(Refused::Unavailable(why.to_owned()));
+            }
             let issued = self.ring.issue(identity.clone(), &request.csr, Timestamp::now());
             match &issued {
                 Ok(_) => tracing::info!(%identity, "gave a certificate"),

@@ -8,9 +8,11 @@ use outrigger_operator::trust::authority::Authorities;
 use outrigger_operator::trust::review::{Reviewer, Reviewing};
 use outrigger_operator::trust::ring::{Me, Ring};
 use outrigger_operator::trust::rotation::{Step, Times};
-use outrigger_table::{Client, ClientConfig, ClientTls, Door, Forwarder, Identity, Refused, Server, Table};
-use outrigger_wire::stream::Report;
-use outrigger_wire::{GatewayReport, Subscription};
+use outrigger_table::{
+    Authority, Client, ClientConfig, ClientTls, Door, Forwarder, Identity, Refused, Server, Table,
+};
+use outrigger_wire::stream::{IdentityRequest, Report};
+use outrigger_wire::{EndpointId, GatewayReport, Subscription};
 use rustls::pki_types::ServerName;
 use std::path::Path;
 use std::sync::Arc;
@@ -49,7 +51,9 @@ fn ring_of(authorities: Authorities, pod: &str, now: Timestamp) -> Arc<Ring> {
 async fn serve(server: &Server, ring: &Arc<Ring>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let door = Door::new(ring.table(), Arc::new(Registrar::new(Arc::clone(ring), Arc::new(ByName))));
+    let is_replica = Arc::new(|uid: &EndpointId| uid.as_str() == "replica");
+    let registrar = Registrar::new(Arc::clone(ring), Arc::new(ByName), is_replica);
+    let door = Door::new(ring.table(), Arc::new(registrar));
     let server = server.clone();
     tokio::spawn(async move { server.serve_tls(listener, door).await });
     address
@@ -196,4 +200,25 @@ async fn any_replica_takes_what_another_signed_and_a_follower_hands_on() {
     let heard = tokio::time::timeout(Duration::from_secs(20), leader_reports.recv()).await;
     assert!(matches!(heard.expect("it comes"), Some(Report::Gateway(report)) if report.sequence == 1));
     assert_eq!(leader.live_gateways(), ["g".into()]);
+}
+
+/// Any pod may have a token for our audience; only a replica's gets a certificate, and who may be new is told so.
+///
+/// proves O.8
+#[tokio::test]
+async fn a_pod_that_is_nobodys_replica_gets_no_certificate() {
+    let authorities = Authorities::begin(Timestamp::now(), Duration::from_secs(24 * 3_600)).unwrap();
+    let ring = ring(authorities, "operator-0");
+    let is_replica = Arc::new(|uid: &EndpointId| uid.as_str() == "replica");
+    let registrar = Registrar::new(Arc::clone(&ring), Arc::new(ByName), is_replica);
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+    let asks = |token: &str| registrar.issue(IdentityRequest { token: token.to_owned(), csr: csr.clone() });
+    asks("endpoint/replica").await.unwrap();
+    asks("gateway/g").await.unwrap();
+    let refused = asks("endpoint/stranger").await.unwrap_err();
+    assert!(
+        matches!(&refused, Refused::Unavailable(why) if why.ends_with("try again soon")),
+        "a new replica's asks again: {refused}"
+    );
 }
