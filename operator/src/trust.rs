@@ -14,33 +14,32 @@ pub mod replicas;
 pub mod review;
 pub mod ring;
 pub mod rotation;
+mod store;
 
 use crate::names;
 use authority::Authorities;
 use jiff::Timestamp;
-use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret;
-use kube::api::PostParams;
-use kube::{Api, Client};
+use kube::Client;
 use outrigger_table::{Authority, Door, Identity, Refused};
 use outrigger_wire::EndpointId;
 use outrigger_wire::stream::IdentityRequest;
 use review::{Reviewer, TokenReviews};
 use ring::{Me, Ring};
-use rotation::{Step, Times, decide};
+use rotation::Times;
 use rustls::{ClientConfig, ServerConfig};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use store::Store;
+use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
 /// How long one request to the API server may take.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// The rest after a failure, drawn between half and the whole; doubled up to the second.
 const REST: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
-/// How often another replica's write is met before it is left for later.
-const MOST_CONFLICTS: usize = 4;
+/// How soon a change of the Secret is looked at, drawn between nothing and this: replicas hear of it together.
+const HEARD: Duration = Duration::from_millis(300);
 /// How often bundles are put back in place though nothing has changed: somebody may have edited or deleted one.
 const AGAIN: Duration = Duration::from_secs(300);
 
@@ -109,7 +108,8 @@ impl Trust {
 
     async fn try_start(client: &Client, settings: &Settings) -> Result<Ring, TrustError> {
         let store = Store::new(client, settings);
-        let (authorities, _) = store.keep(&settings.times, |authorities, _| authorities.clone()).await?;
+        let (authorities, _) =
+            store.keep(&settings.times, None, |authorities, _| authorities.clone()).await?;
         Ring::new(settings.me.clone(), settings.times, authorities, Timestamp::now())
             .map_err(TrustError::Signing)
     }
@@ -144,11 +144,20 @@ impl Trust {
     /// until the future is dropped.
     pub async fn run(&self) {
         let store = Store::new(&self.client, &self.settings);
+        let changed = Notify::new();
+        tokio::join!(store.follow(&changed), self.keep(&store, &changed));
+    }
+
+    async fn keep(&self, store: &Store, changed: &Notify) {
         let times = *self.ring.times();
         let mut wait = times.look;
         loop {
-            sleep(wait.mul_f64(0.75 + fastrand::f64() / 4.0)).await;
-            let kept = store.keep(&times, |authorities, _| authorities.clone()).await;
+            tokio::select! {
+                () = sleep(wait.mul_f64(0.75 + fastrand::f64() / 4.0)) => {}
+                () = changed.notified() => sleep(HEARD.mul_f64(fastrand::f64())).await,
+            }
+            let held = self.ring.authorities();
+            let kept = store.keep(&times, Some(&held), |authorities, _| authorities.clone()).await;
             let taken = kept.and_then(|(authorities, until)| {
                 let renew = self.ring.take(authorities, Timestamp::now()).map_err(TrustError::Signing)?;
                 Ok(until.min(renew))
@@ -244,82 +253,10 @@ impl Trust {
             // Another replica has been faster: what was told is not all that there is.
             false => authorities.clone(),
         };
-        let (authorities, _) = store.keep(self.ring.times(), mark).await?;
+        let held = self.ring.authorities();
+        let (authorities, _) = store.keep(self.ring.times(), Some(&held), mark).await?;
         self.ring.take(authorities, Timestamp::now()).map(drop).map_err(TrustError::Signing)
     }
-}
-
-/// The Secret.
-struct Store {
-    api: Api<Secret>,
-}
-
-impl Store {
-    fn new(client: &Client, settings: &Settings) -> Self {
-        Self { api: Api::namespaced(client.clone(), &settings.me.namespace) }
-    }
-
-    /// What the Secret holds after `change` and after the steps that are due; and until when it stands.
-    async fn keep(
-        &self,
-        times: &Times,
-        change: impl Fn(&Authorities, Timestamp) -> Authorities,
-    ) -> Result<(Authorities, Timestamp), TrustError> {
-        for _ in 0..MOST_CONFLICTS {
-            let now = Timestamp::now();
-            let found = within(self.api.get_opt(names::CA_OBJECT)).await?;
-            let before = found.as_ref().map(read).transpose().map_err(TrustError::Damaged)?;
-            let mut after = match &before {
-                Some(before) => change(before, now),
-                None => Authorities::begin(now, times.authority).map_err(TrustError::Signing)?,
-            };
-            let until = loop {
-                match decide(&after.known(), now, times) {
-                    Step::Stand(until) => break until,
-                    step => after = after.step(step, now, times.authority).map_err(TrustError::Signing)?,
-                }
-            };
-            if before.as_ref() == Some(&after) || self.write(found, &after).await? {
-                return Ok((after, until));
-            }
-        }
-        Err(TrustError::Conflict)
-    }
-
-    /// Writes it; `false` when another replica has written in between.
-    async fn write(&self, found: Option<Secret>, authorities: &Authorities) -> Result<bool, TrustError> {
-        let params =
-            PostParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        let exists = found.is_some();
-        let secret = filled(found.unwrap_or_default(), authorities);
-        let written = match exists {
-            false => within(self.api.create(&params, &secret)).await,
-            true => within(self.api.replace(names::CA_OBJECT, &params, &secret)).await,
-        };
-        match written {
-            Ok(_) => Ok(true),
-            Err(TrustError::Api(kube::Error::Api(status))) if status.code == 409 => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-fn read(secret: &Secret) -> Result<Authorities, String> {
-    let data = secret.data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone())).collect();
-    Authorities::read(&data, &secret.metadata.annotations.clone().unwrap_or_default())
-}
-
-/// The Secret with these authorities; what else stands in its metadata stays.
-fn filled(mut secret: Secret, authorities: &Authorities) -> Secret {
-    let (data, annotations) = authorities.write();
-    secret.metadata.name = Some(names::CA_OBJECT.to_owned());
-    let labels = secret.metadata.labels.get_or_insert_default();
-    labels.insert(names::MANAGED_BY.to_owned(), names::OUTRIGGER.to_owned());
-    let all = secret.metadata.annotations.get_or_insert_default();
-    all.retain(|key, _| key != authority::PUBLISHED && key != authority::REPLACED);
-    all.extend(annotations);
-    secret.data = Some(data.into_iter().map(|(key, value)| (key, ByteString(value))).collect());
-    secret
 }
 
 async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, TrustError> {

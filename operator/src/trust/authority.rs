@@ -166,6 +166,17 @@ impl Authorities {
         Ok(Self { current: Signer::make(now, life)?, next: None, old: None })
     }
 
+    /// The first one after the Secret is gone, with what was held of it: what those have signed is still taken, until
+    /// it has expired, for who has it can't know yet.
+    ///
+    /// # Errors
+    /// See [`Signer::make`].
+    pub fn begin_after(held: Option<&Self>, now: Timestamp, life: Duration) -> Result<Self, String> {
+        let held = held.map(|held| &held.current).filter(|signer| signer.span.expires > now);
+        let old = held.map(|signer| (signer.certificate.clone(), now));
+        Ok(Self { old, ..Self::begin(now, life)? })
+    }
+
     /// Without the keys.
     pub fn known(&self) -> Known {
         Known {
