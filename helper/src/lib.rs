@@ -33,7 +33,8 @@ Usage: outrigger-helper live|drain|wait-drained --socket PATH [--max 120s]
 
   live          Liveness probe: fails (1) only when the sidecar says `restart`; silence, refusal and
                 time-out (2 s) are success.
-  drain         The sidecar's preStop: it takes nothing new from now on. Fails when it doesn't say so within 2 s.
+  drain         The sidecar's preStop: it is not ready from now on and takes nothing new in a moment. Fails when it
+                doesn't say so within 2 s.
   wait-drained  The engine's preStop: returns when the sidecar's last stream has ended, after --max, or at
                 once where there is no sidecar. Never fails.
 

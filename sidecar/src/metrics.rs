@@ -136,7 +136,7 @@ impl Metrics {
         text.push_str(counted.strip_suffix("# EOF\n").unwrap_or(&counted));
         gauge(&mut text, "in_flight", "Requests in the engine", in_flight.into());
         gauge(&mut text, "queued", "Requests that wait for the engine", queued.into());
-        gauge(&mut text, "draining", "Whether nothing new is taken", u64::from(orders.draining));
+        gauge(&mut text, "draining", "Whether it is going away", u64::from(orders.draining));
         gauge(&mut text, "engine_incarnation", "Which run of the engine this is", incarnation);
         head(&mut text, "engine_state", "1 for the state that the engine is in");
         for (state, name) in STATES {

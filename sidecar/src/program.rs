@@ -199,7 +199,7 @@ async fn control(
                 signal = signals.next() => signal,
                 () = threads.ended() => anyhow::bail!("the data threads have ended"),
             };
-            socket::drain(&shared);
+            socket::refuse(&shared);
             let bound = shared.orders.borrow().serving.max_drain.0.get();
             tracing::info!("{signal}: finishing what is in flight, for at most {} s", bound.as_secs());
             let drained = signals.drain(&threads, bound).await;
@@ -254,9 +254,9 @@ fn admin(
         move || counted.text(&of_metrics, view_of_metrics.borrow().incarnation),
         move || {
             let (in_flight, queued) = shared.counts();
-            let (draining, serving) = {
+            let (draining, refusing, serving) = {
                 let orders = shared.orders.borrow();
-                (orders.draining, orders.serving.clone())
+                (orders.draining, orders.refusing, orders.serving.clone())
             };
             let view = view.borrow().clone();
             let restart = view.restart.map(|r| format!("restart {} {}", r.incarnation, r.reason));
@@ -278,6 +278,7 @@ fn admin(
                 "inFlight": in_flight,
                 "queued": queued,
                 "draining": draining,
+                "refusing": refusing,
                 "serial": serial.load(Ordering::Relaxed),
                 "serving": *serving,
             })

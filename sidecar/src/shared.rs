@@ -14,8 +14,10 @@ pub(crate) struct Orders {
     pub(crate) serving: Arc<Serving>,
     /// What the engine is doing; requests are taken while it is ready.
     pub(crate) engine: EngineState,
-    /// Nothing new is taken.
+    /// It is going away: nobody should send anything new.
     pub(crate) draining: bool,
+    /// Nothing new is taken.
+    pub(crate) refusing: bool,
     /// Abort what has waited for its first byte for this long; each new order has a new number.
     pub(crate) abort: (u64, Duration),
     /// The restart that is granted, by its number.
@@ -91,6 +93,7 @@ impl Shared {
             serving: Arc::new(serving),
             engine: EngineState::Starting,
             draining: false,
+            refusing: false,
             abort: (0, Duration::ZERO),
             grant: None,
         };
@@ -128,17 +131,23 @@ impl Shared {
         })
     }
 
-    /// Nothing new is taken from now on. Returns whether that is new.
+    /// Nobody should send anything new from now on. Returns whether that is new.
     pub(crate) fn drain(&self) -> bool {
+        self.orders.send_if_modified(|orders| !std::mem::replace(&mut orders.draining, true))
+    }
+
+    /// Nothing new is taken from now on. Returns whether that is new.
+    pub(crate) fn refuse(&self) -> bool {
         self.orders.send_if_modified(|orders| {
-            let began = !std::mem::replace(&mut orders.draining, true);
+            let began = !std::mem::replace(&mut orders.refusing, true);
+            orders.draining = true;
             self.say(orders);
             began
         })
     }
 
     fn say(&self, orders: &Orders) {
-        let draining = if orders.draining { DRAINING } else { 0 };
+        let draining = if orders.refusing { DRAINING } else { 0 };
         self.taking.store(orders.engine as u8 | draining, Ordering::Relaxed);
     }
 

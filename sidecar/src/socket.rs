@@ -62,7 +62,7 @@ pub(crate) async fn serve(listener: UnixListener, shared: Arc<Shared>, view: wat
     }
 }
 
-async fn answer(stream: UnixStream, shared: &Shared, mut view: watch::Receiver<View>) -> io::Result<()> {
+async fn answer(stream: UnixStream, shared: &Arc<Shared>, mut view: watch::Receiver<View>) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     let mut read = BufReader::new(read.take(MAX_LINE));
@@ -75,7 +75,7 @@ async fn answer(stream: UnixStream, shared: &Shared, mut view: watch::Receiver<V
             None => "ok".to_owned(),
         },
         "drain" => {
-            drain(shared);
+            part(shared);
             "ok".to_owned()
         }
         "wait-drained" => {
@@ -92,10 +92,26 @@ async fn answer(stream: UnixStream, shared: &Shared, mut view: watch::Receiver<V
     write.write_all(format!("{said}\n").as_bytes()).await
 }
 
-/// Nothing new is taken from now on.
-pub(crate) fn drain(shared: &Shared) {
+/// How long requests are still taken after a drain has begun: nodes take a moment to hear that a Service's endpoint
+/// is gone, and who is sent here meanwhile has nobody to retry. Gateways know at once.
+const PARTING: Duration = Duration::from_secs(3);
+
+/// Begins a drain: not ready at once, and nothing new is taken after [`PARTING`].
+fn part(shared: &Arc<Shared>) {
     if shared.drain() {
-        tracing::info!("draining: nothing new is taken");
+        tracing::info!("draining: nothing new is taken in {} s", PARTING.as_secs());
+        let shared = Arc::clone(shared);
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(PARTING).await;
+            refuse(&shared);
+        });
+    }
+}
+
+/// Nothing new is taken from now on.
+pub(crate) fn refuse(shared: &Shared) {
+    if shared.refuse() {
+        tracing::info!("nothing new is taken");
     }
 }
 
@@ -112,6 +128,7 @@ async fn drained(shared: &Shared, view: &mut watch::Receiver<View>) {
         if !matches!(tokio::time::timeout(DRAIN_BEGINS_WITHIN, begins).await, Ok(Ok(_))) {
             return;
         }
+        let _ = orders.wait_for(|orders| orders.refusing).await;
         while shared.counts() != (0, 0) {
             tokio::time::sleep(LOOK).await;
         }
