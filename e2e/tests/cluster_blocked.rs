@@ -8,18 +8,17 @@
     reason = "a test fails by panicking"
 )]
 
+use jiff::{SignedDuration, Timestamp};
 use outrigger_e2e::cluster::{Cluster, Namespace};
 use outrigger_e2e::installed::{Installed, condition_of};
 use outrigger_e2e::simulated::{IMAGE, NAME, deployment};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// How soon a user is told.
-const TOLD: Duration = Duration::from_secs(10);
-/// How soon when a node has to try first: it starts the sidecar and asks the image's registry.
-const TRIED: Duration = Duration::from_secs(45);
-/// How soon a deployment that lacks nothing any more says so.
-const MENDED: Duration = Duration::from_secs(90);
+/// How soon a user is told, by the cluster's own times: from the moment at which somebody knew it.
+const TOLD: SignedDuration = SignedDuration::from_secs(10);
+/// How long this test looks for it: a node has to start a pod before, on a busy machine of two cores.
+const SOON: Duration = Duration::from_secs(90);
 
 /// The simulated engine's deployment, with something else in its `engine`.
 fn with(replicas: u32, image: &str, engine: &str) -> String {
@@ -29,10 +28,35 @@ fn with(replicas: u32, image: &str, engine: &str) -> String {
     plain.replace(resources, engine)
 }
 
-/// Waits until the deployment is blocked for this reason and these words, and compares who says it.
-fn is_told(installed: &Installed, namespace: &Namespace, bound: Duration, reason: &str, words: &str) {
+/// A time that the API server wrote.
+fn time(value: &Value) -> Timestamp {
+    value.as_str().unwrap_or_else(|| panic!("{value} is no time")).parse().unwrap()
+}
+
+/// When the deployment came into being.
+fn made(found: &Value) -> Timestamp {
+    time(&found["metadata"]["creationTimestamp"])
+}
+
+/// When the kubelet first said that this image can't be had.
+fn tried(namespace: &Namespace, image: &str) -> Timestamp {
+    let events = namespace.json(&["get", "events", "--field-selector=reason=Failed"]).unwrap();
+    let about = |event: &&Value| event["message"].as_str().unwrap().contains(image);
+    let times = events["items"].as_array().unwrap().iter().filter(about).map(|e| time(&e["firstTimestamp"]));
+    times.min().expect("the kubelet tells it")
+}
+
+/// Waits until the deployment is blocked for this reason and these words, compares who says it, and how long after
+/// `known` it was said.
+fn is_told(
+    installed: &Installed,
+    namespace: &Namespace,
+    known: impl Fn(&Value) -> Timestamp,
+    reason: &str,
+    words: &str,
+) {
     let what = format!("`{words}` to be told");
-    let found = installed.cluster.wait_for(namespace.name(), &what, bound, || {
+    let found = installed.cluster.wait_for(namespace.name(), &what, SOON, || {
         let found = installed.deployment(namespace.name(), NAME)?;
         let told = condition_of(&found, "Blocked").is_some_and(|condition| {
             condition["status"] == "True" && condition["message"].as_str().unwrap().contains(words)
@@ -42,12 +66,15 @@ fn is_told(installed: &Installed, namespace: &Namespace, bound: Duration, reason
     let found = found.unwrap();
     let condition = condition_of(&found, "Blocked").unwrap();
     assert_eq!(condition["reason"], reason, "{condition}");
+    let took = time(&condition["lastTransitionTime"]).duration_since(known(&found));
+    println!("`{words}` was told after {took:?}");
+    assert!(took <= TOLD, "{took:?}: {condition}");
     let message = found.pointer("/status/message").and_then(Value::as_str).unwrap();
     assert!(message.contains(words), "{message}");
     let column = namespace.kubectl(&["get", "modeldeployment", NAME, "-o", "wide"]).unwrap();
     assert!(column.contains(words), "{column}");
     // Events are written after the status, by a queue of their own.
-    let event = installed.cluster.wait_for(namespace.name(), "the event", TOLD, || {
+    let event = installed.cluster.wait_for(namespace.name(), "the event", SOON, || {
         let events = namespace.json(&["get", "events"])?;
         let about = |event: &&Value| {
             event["involvedObject"]["kind"] == "ModelDeployment" && event["reason"] == "Blocked"
@@ -71,11 +98,11 @@ fn a_shortage_of_accelerators_is_told_in_numbers() {
     let installed = Installed::get().unwrap();
     let gpu = "resources: {limits: {nvidia.com/gpu: 1}, requests: {cpu: 5m, memory: 16Mi}}";
     let namespace = start(installed, "gpus", &with(3, IMAGE, gpu));
-    is_told(installed, &namespace, TOLD, "InsufficientResources", "needs 1 × nvidia.com/gpu, 0 of 2 free");
+    is_told(installed, &namespace, made, "InsufficientResources", "needs 1 × nvidia.com/gpu, 0 of 2 free");
     // Two are enough.
     namespace.kubectl(&["scale", "modeldeployment", NAME, "--replicas=2"]).unwrap();
-    installed.wait_condition(namespace.name(), NAME, "Blocked", "False", MENDED).unwrap();
-    installed.wait_condition(namespace.name(), NAME, "Available", "True", MENDED).unwrap();
+    installed.wait_condition(namespace.name(), NAME, "Blocked", "False", SOON).unwrap();
+    installed.wait_condition(namespace.name(), NAME, "Available", "True", SOON).unwrap();
 }
 
 #[test]
@@ -87,7 +114,7 @@ fn an_image_that_is_not_there_is_named() {
     is_told(
         installed,
         &namespace,
-        TRIED,
+        |_| tried(&namespace, image),
         "ImageNotPulled",
         "image registry.invalid/engine:1 can't be pulled",
     );
@@ -104,7 +131,7 @@ fn a_quota_is_named_with_its_numbers() {
     // The controller of quotas counts first; before that it refuses too, in other words.
     installed
         .cluster
-        .wait_until(namespace.name(), "the quota", TOLD, || {
+        .wait_until(namespace.name(), "the quota", SOON, || {
             Ok(namespace.json(&["get", "resourcequota", "few"])?.pointer("/status/hard/pods").is_some())
         })
         .unwrap();
@@ -112,7 +139,7 @@ fn a_quota_is_named_with_its_numbers() {
     is_told(
         installed,
         &namespace,
-        TOLD,
+        made,
         "QuotaExceeded",
         "quota few leaves too little: needs 1 pod, 0 of 0 used",
     );
@@ -126,5 +153,5 @@ fn a_selector_that_no_node_matches_is_told() {
         plain.replace("      spec:\n", "      spec:\n        nodeSelector: {accelerator: none-such}\n");
     assert_ne!(plain, selecting);
     let namespace = start(installed, "selector", &selecting);
-    is_told(installed, &namespace, TOLD, "Unschedulable", "don't match its node selector or affinity");
+    is_told(installed, &namespace, made, "Unschedulable", "don't match its node selector or affinity");
 }
