@@ -51,10 +51,8 @@ impl Installed {
         let _ = cluster.kubectl(&["create", "namespace", NAMESPACE]);
         let level = "pod-security.kubernetes.io/enforce=restricted";
         cluster.kubectl(&["label", "--overwrite", "namespace", NAMESPACE, level])?;
-        let chart = root().join(CHART);
-        let told = format!("chart {:016x}, no values", digest(&chart)?);
-        if !stands(cluster, &told).unwrap_or(false) {
-            upgrade(cluster, &["--description", &told])?;
+        if !stands(cluster, &plain()?).unwrap_or(false) {
+            upgrade(cluster, &[])?;
         }
         let path = "jsonpath={.spec.clusterIP}";
         let address =
@@ -186,6 +184,11 @@ impl Installed {
     }
 }
 
+/// What is told of an upgrade to the chart of this checkout without any values.
+fn plain() -> Result<String> {
+    Ok(format!("chart {:016x}, no values", digest(&root().join(CHART))?))
+}
+
 /// Every file of the chart, as one number.
 fn digest(folder: &Path) -> Result<u64> {
     let mut entries: Vec<_> = fs::read_dir(folder)?.collect::<Result<_, _>>()?;
@@ -223,6 +226,8 @@ fn upgrade(cluster: &Cluster, args: &[&str]) -> Result<()> {
     let chart = chart.to_str().context("the checkout's path is no text")?;
     // Values of a test that failed must not reach the next one.
     let common = ["upgrade", "--install", "--reset-values", RELEASE, chart, "-n", NAMESPACE];
+    let told = plain()?;
+    let args = if args.is_empty() { &["--description", &told] } else { args };
     cluster.helm(&[&common, args].concat())?;
     available(cluster)
 }
