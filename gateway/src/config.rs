@@ -20,7 +20,7 @@ mod tests;
 pub const NAME: &str = "outrigger-gateway";
 
 /// The environment variables that mean something here.
-const VARIABLES: [&str; 13] = [
+const VARIABLES: [&str; 14] = [
     "OUTRIGGER_LISTEN",
     "OUTRIGGER_ADMIN",
     "OUTRIGGER_TABLE",
@@ -34,6 +34,7 @@ const VARIABLES: [&str; 13] = [
     "OUTRIGGER_MAX_BUFFERED",
     "OUTRIGGER_MAX_CONNECTIONS",
     "OUTRIGGER_MAX_IN_FLIGHT",
+    "OUTRIGGER_MAX_DRAIN",
 ];
 
 const ALONE: &str = "\
@@ -99,6 +100,10 @@ struct Flags {
     /// The most requests in flight; further ones are refused with 429.
     #[arg(long, env = "OUTRIGGER_MAX_IN_FLIGHT", default_value = "20000")]
     max_in_flight: String,
+    /// How long requests in flight may take when the gateway is told to stop, in seconds, up to a day; as long as a
+    /// request may take altogether, unless a ModelDeployment's `timeouts.total` is longer.
+    #[arg(long, env = "OUTRIGGER_MAX_DRAIN", default_value = "300")]
+    max_drain: String,
 }
 
 /// The file.
@@ -125,6 +130,8 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// Data threads.
     pub threads: usize,
+    /// How long requests in flight may take at the end.
+    pub max_drain: Duration,
     /// Bounds of each data thread.
     pub limits: Limits,
 }
@@ -211,6 +218,7 @@ impl Config {
         let max_buffered = number(mistakes, "--max-buffered", &flags.max_buffered, 1 << 20, 1 << 40);
         let max_connections = number(mistakes, "--max-connections", &flags.max_connections, 1, 1 << 24);
         let max_in_flight = number(mistakes, "--max-in-flight", &flags.max_in_flight, 1, 1 << 24);
+        let max_drain = number(mistakes, "--max-drain", &flags.max_drain, 0, 86_400);
         if flags.gateway.is_empty() || flags.gateway.len() > 253 {
             mistakes.push(Mistake::new("--gateway", "the name is empty or long; allowed: 1 to 253 bytes"));
         }
@@ -226,6 +234,7 @@ impl Config {
             tls,
             state_dir: flags.state_dir.clone(),
             threads,
+            max_drain: Duration::from_secs(max_drain?),
             limits: Limits {
                 max_body: max_body?,
                 max_buffered: each(max_buffered?)?,

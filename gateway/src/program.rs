@@ -18,11 +18,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 use tokio::net::TcpListener;
-
-/// How long requests in flight may take when the gateway is told to stop: as a replica's own default.
-const MAX_DRAIN: Duration = Duration::from_secs(120);
 
 /// The program: reads arguments (the program's name first), environment and file, serves until it is told to stop.
 pub fn main_with(args: impl Iterator<Item = OsString>) -> ExitCode {
@@ -47,15 +43,16 @@ fn serve(config: Config) -> anyhow::Result<()> {
         .context("the control thread's runtime can't be made")?;
     runtime.block_on(async {
         let mut signals = Signals::new().context("signals can't be listened to")?;
+        let max_drain = config.max_drain;
         let gateway = Gateway::start(config).await?;
         let signal = tokio::select! {
             signal = signals.next() => signal,
             () = gateway.work() => return Ok(()),
         };
-        tracing::info!("{signal}: finishing what is in flight, for at most {} s", MAX_DRAIN.as_secs());
+        tracing::info!("{signal}: finishing what is in flight, for at most {} s", max_drain.as_secs());
         gateway.draining.store(true, Ordering::Relaxed);
         // The control task goes on reporting while the last streams end.
-        let drained = signals.drain(&gateway.threads, MAX_DRAIN).await;
+        let drained = signals.drain(&gateway.threads, max_drain).await;
         tracing::info!("stopped: {drained:?}");
         Ok(())
     })

@@ -150,6 +150,21 @@ fn images_come_from_where_the_values_say() {
     }
 }
 
+/// The kubelet kills no gateway that still waits for what is in flight.
+#[test]
+fn a_gateway_has_time_to_drain() {
+    for drain in [0, 300, 86_400] {
+        let all = objects(&[&format!("--set=gateway.maxDrain={drain}")]);
+        let pods = pods(&all);
+        let (_, gateway) = pods.iter().find(|(title, _)| title == "Deployment/outrigger-gateway").unwrap();
+        let told = json!({"name": "OUTRIGGER_MAX_DRAIN", "value": drain.to_string()});
+        let container = &gateway["containers"][0];
+        assert!(container["env"].as_array().unwrap().contains(&told), "{container}");
+        let hook = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().unwrap();
+        assert!(gateway["terminationGracePeriodSeconds"].as_u64().unwrap() >= drain + hook + 10);
+    }
+}
+
 /// What the level *restricted* asks for and beyond: nothing is written but to volumes, nothing has a token that
 /// doesn't need it, and every container has bounds.
 #[test]

@@ -13,6 +13,7 @@ fn wrong_values_are_refused_in_words() {
         ("gateway.replicas=many", "at '/gateway/replicas': got string, want null or integer"),
         ("gateway.replicas=0", "at '/gateway/replicas': minimum: got 0, want 1"),
         ("gateway.threads=1000", "at '/gateway/threads': maximum: got 1,000, want 256"),
+        ("gateway.maxDrain=5m", "at '/gateway/maxDrain': got string, want integer"),
         ("gateway.service.port=70000", "at '/gateway/service/port': maximum: got 70,000, want 65,535"),
         ("gateway.service.type=Ingress", "must be one of 'ClusterIP', 'NodePort', 'LoadBalancer'"),
         ("image.pullPolicy=always", "must be one of 'Always', 'IfNotPresent', 'Never'"),

@@ -31,6 +31,7 @@ fn the_file_of_the_help_is_read() {
     assert_eq!(routes[0].stable.as_ref().unwrap().endpoints.len(), 2);
     assert_eq!(routes[0].max_queue_delay, outrigger_wire::Period::secs(2));
     assert_eq!((config.limits.max_in_flight, config.limits.max_body), (10_000, 64 << 20));
+    assert_eq!(config.max_drain, outrigger_wire::serving::Timeouts::default().total.get());
 }
 
 #[test]
@@ -44,18 +45,19 @@ fn all_mistakes_are_told_at_once() {
         "0",
         "--max-body",
         "x",
+        "--max-drain",
+        "5m",
         "--gateway",
         "",
         "--table",
         "a:1,b",
     ])
     .unwrap_err();
-    for (mistake, word) in
-        mistakes.iter().zip(["--listen", "--admin", "--threads", "--max-body", "--gateway", "--table"])
-    {
+    let names = ["--listen", "--admin", "--threads", "--max-body", "--max-drain", "--gateway", "--table"];
+    for (mistake, word) in mistakes.iter().zip(names) {
         assert!(mistake.contains(word) && mistake.contains("allowed: "), "{word}: {mistake}");
     }
-    assert_eq!(mistakes.len(), 6, "{mistakes:#?}");
+    assert_eq!(mistakes.len(), 7, "{mistakes:#?}");
 }
 
 #[test]

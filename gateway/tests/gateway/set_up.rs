@@ -81,6 +81,7 @@ pub fn config(source: Source) -> Config {
         state_dir: None,
         tls: None,
         threads: 2,
+        max_drain: Duration::from_secs(10),
         limits: Limits {
             max_body: 4 << 20,
             max_buffered: 64 << 20,
