@@ -24,35 +24,45 @@ pub fn root() -> PathBuf {
 /// When it does not build.
 pub fn outrigger() -> Result<&'static Path> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    match BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}"))) {
+    match BUILT.get_or_init(|| build("outrigger").map_err(|error| format!("{error:#}"))) {
         Ok(program) => Ok(program),
         Err(error) => bail!("{error}"),
     }
 }
 
-fn build() -> Result<PathBuf> {
+/// The operator, which is a program of its own: whoever serves on one machine needs nothing of Kubernetes.
+///
+/// # Errors
+/// When it does not build.
+pub fn operator() -> Result<PathBuf> {
+    build("outrigger-operator")
+}
+
+/// Builds a package and returns its program, which has the same name.
+fn build(package: &str) -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     let folder = test.parent().and_then(Path::parent).context("a test stands in TARGET/PROFILE/deps")?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--locked", "-p", "outrigger", "--target-dir"]);
+    cargo.args(["build", "--quiet", "--locked", "-p", package, "--target-dir"]);
     cargo.arg(folder.parent().context("a profile stands in TARGET")?).current_dir(root());
     if folder.file_name() == Some(OsStr::new("release")) {
         cargo.arg("--release");
     }
     let output = cargo.output()?;
     if !output.status.success() {
-        bail!("outrigger does not build:\n{}", String::from_utf8_lossy(&output.stderr));
+        bail!("{package} does not build:\n{}", String::from_utf8_lossy(&output.stderr));
     }
-    Ok(folder.join("outrigger"))
+    Ok(folder.join(package))
 }
 
-/// A command that runs the program under another name (`outrigger-gateway`), as `up` does. No `OUTRIGGER_*` variable
+/// A command that runs the program under another name (`outrigger-gateway`), as `up` does, or the operator. No `OUTRIGGER_*` variable
 /// of the caller reaches it.
 ///
 /// # Errors
 /// When the program does not build.
 pub fn command(name: &str) -> Result<Command> {
-    let mut command = Command::new(outrigger()?);
+    let program = if name == "outrigger-operator" { operator()? } else { outrigger()?.to_owned() };
+    let mut command = Command::new(program);
     command.arg0(name);
     for (variable, _) in std::env::vars_os() {
         if variable.to_string_lossy().starts_with("OUTRIGGER_") {
