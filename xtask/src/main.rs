@@ -1,4 +1,4 @@
-//! The project's own tools: `cargo xtask test | lint | generate | bench NAME | cluster ... | programs ... | images ... |
+//! The project's own tools: `cargo xtask test | soak | lint | generate | bench NAME | cluster ... | programs ... | images ... |
 //! contracts`.
 //!
 //! Plain Rust with nothing further to install: what a command needs beyond Rust it sets up by itself, outside the
@@ -15,6 +15,7 @@ mod packages;
 mod programs;
 mod real_cluster;
 mod run;
+mod soak;
 mod test;
 mod tools;
 
@@ -25,6 +26,7 @@ usage: cargo xtask COMMAND
 
   test         set up what is needed, run every rung, print each rung's time and what was skipped and why;
                `test cluster` runs the rung on a real cluster alone
+  soak [MIN]   histories drawn longer and the cluster's hardest tests again and again, for two hours or so many minutes
   lint         formatting, clippy, generated files, contracts, licences and bans
   generate     write the generated files (crds/yaml); --check only compares
   bench NAME   run a benchmark (proxy, batching, dataplane, operator, verdicts), print its table, write target/bench/NAME.json
@@ -40,6 +42,8 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["test"] => test::test(),
         ["test", "cluster"] => test::cluster(),
+        ["soak"] => soak::soak(None),
+        ["soak", minutes] => soak::soak(Some(minutes)),
         ["lint"] => lint::lint(),
         ["generate"] => generate::generate(false),
         ["generate", "--check"] => generate::generate(true),

@@ -4,7 +4,7 @@
 use crate::images::Build;
 use crate::run::{self, Background};
 use crate::{chart, cluster, programs};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::process::Command;
 
 /// What is set up beside other rungs, at low priority.
@@ -30,15 +30,8 @@ pub(crate) fn rung(
     set_up: SetUp,
     mut cargo_test: impl FnMut(&str, Command) -> Result<()>,
 ) -> Result<Skipped> {
-    for step in [set_up.programs, set_up.schemas] {
-        let finished = step.wait()?;
-        if !finished.succeeded {
-            run::show(&finished.output);
-            return Ok(Some(format!(
-                "real cluster: it could not be set up: {}",
-                last_line(&finished.output)
-            )));
-        }
+    if let Err(why) = ready(set_up) {
+        return Ok(Some(format!("real cluster: {why:#}")));
     }
     if let Some(why) = cluster::lacking()? {
         return Ok(Some(format!("real cluster: {why}")));
@@ -55,6 +48,21 @@ pub(crate) fn rung(
     Ok(None)
 }
 
+/// Waits until everything is set up.
+///
+/// # Errors
+/// What could not be had.
+pub(crate) fn ready(set_up: SetUp) -> Result<()> {
+    for step in [set_up.programs, set_up.schemas] {
+        let finished = step.wait()?;
+        if !finished.succeeded {
+            run::show(&finished.output);
+            bail!("it could not be set up: {}", last_line(&finished.output));
+        }
+    }
+    Ok(())
+}
+
 fn tests(cargo_test: &mut impl FnMut(&str, Command) -> Result<()>) -> Result<()> {
     cluster::load(&[], Build::Quick)?;
     let mut command = command(&["cluster"], &named("cluster")?)?;
@@ -64,7 +72,7 @@ fn tests(cargo_test: &mut impl FnMut(&str, Command) -> Result<()>) -> Result<()>
 }
 
 /// One at a time: some take parts of the cluster away.
-fn command(features: &[&str], tests: &[String]) -> Result<Command> {
+pub(crate) fn command(features: &[&str], tests: &[String]) -> Result<Command> {
     let features = features.join(",");
     let mut args = vec!["test", "--locked", "--no-fail-fast", "-p", "outrigger-e2e", "--features", &features];
     for test in tests {
