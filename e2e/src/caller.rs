@@ -199,6 +199,7 @@ impl Callers {
     }
 }
 
+#[allow(clippy::print_stderr, reason = "shown where a test failed, with the rest of what it printed")]
 impl Drop for Callers {
     fn drop(&mut self) {
         // Left early, by a test that fails: what was counted tells why.

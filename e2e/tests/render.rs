@@ -64,7 +64,7 @@ fn same(ours: &BTreeSet<String>, field: &str, why: &str) -> bool {
         let first = rest.and_then(|rest| rest.split(['.', '[']).next());
         first.is_some_and(|first| why.split(|c: char| !c.is_alphanumeric()).any(|word| word == first))
     };
-    ours.contains(field) || ours.iter().any(|other| within(other))
+    ours.contains(field) || ours.iter().any(within)
 }
 
 fn files(folder: &str) -> Vec<PathBuf> {
