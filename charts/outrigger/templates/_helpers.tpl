@@ -54,21 +54,18 @@ app.kubernetes.io/part-of: outrigger
 {{- define "outrigger.image" -}}
 {{- $image := .root.Values.image }}
 {{- $path := printf "%s/%s:%s" $image.repositoryPrefix .name (default .root.Chart.AppVersion $image.tag) }}
+{{- with index $image.digests .name }}
+{{- $path = printf "%s/%s@%s" $image.repositoryPrefix $.name . }}
+{{- end }}
 {{- if $image.registry }}{{ printf "%s/%s" $image.registry $path }}{{ else }}{{ $path }}{{ end }}
 {{- end }}
 
 {{- define "outrigger.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
-seccompProfile: {type: RuntimeDefault}
+{{- toYaml (default dict .Values.podSecurityContext) }}
 {{- end }}
 
 {{- define "outrigger.containerSecurity" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities: {drop: [ALL]}
+{{- toYaml (default dict .Values.securityContext) }}
 {{- end }}
 
 {{- /* Where a pod may stand: (dict "root" $ "component" "operator" "values" .Values.operator). Wishes, not demands: a
@@ -86,7 +83,7 @@ nodeSelector: {{- toYaml . | nindent 2 }}
 {{- with .values.tolerations }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- if .values.affinity }}
+{{- if not (kindIs "invalid" .values.affinity) }}
 affinity: {{- toYaml .values.affinity | nindent 2 }}
 {{- else }}
 affinity:
@@ -97,6 +94,10 @@ affinity:
         topologyKey: kubernetes.io/hostname
         labelSelector:
           matchLabels: {{- include "outrigger.selector" . | nindent 12 }}
+{{- end }}
+{{- if not (kindIs "invalid" .values.topologySpreadConstraints) }}
+topologySpreadConstraints: {{- toYaml .values.topologySpreadConstraints | nindent 2 }}
+{{- else }}
 topologySpreadConstraints:
 - maxSkew: 1
   topologyKey: topology.kubernetes.io/zone

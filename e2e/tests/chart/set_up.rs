@@ -35,6 +35,12 @@ pub(crate) const SETS: [(&str, &[&str]); 4] = [
             "--set=gateway.podAnnotations.c=d,gateway.serviceAccount.annotations.e=f,gateway.threads=null",
             "--set-json=operator.affinity={\"nodeAffinity\":{\"requiredDuringSchedulingIgnoredDuringExecution\":\
              {\"nodeSelectorTerms\":[{\"matchExpressions\":[{\"key\":\"os\",\"operator\":\"Exists\"}]}]}}}",
+            "--set-json=operator.topologySpreadConstraints=[],gateway.topologySpreadConstraints=\
+             [{\"maxSkew\":2,\"topologyKey\":\"rack\",\"whenUnsatisfiable\":\"DoNotSchedule\"}]",
+            "--set=gateway.ingress.enabled=true,gateway.ingress.className=nginx,gateway.ingress.annotations.g=h",
+            "--set=gateway.ingress.hosts={chat.example.com},gateway.ingress.tls[0].secretName=chat-tls",
+            "--set=networkPolicy.enabled=true,networkPolicy.scrapers[0].podSelector.matchLabels.app=prometheus",
+            "--set=networkPolicy.callers[0].namespaceSelector.matchLabels.team=chat",
             "--set-string=operator.extraEnv[0].name=RUST_BACKTRACE,operator.extraEnv[0].value=1",
         ],
     ),
@@ -50,6 +56,7 @@ pub(crate) const SETS: [(&str, &[&str]); 4] = [
         "other names",
         &[
             "--set=nameOverride=serving,gateway.service.type=NodePort,gateway.service.port=8080",
+            "--set=gateway.ingress.enabled=true,networkPolicy.enabled=true",
             "--set=monitoring.podMonitor.enabled=true,monitoring.podMonitor.labels.release=prometheus",
         ],
     ),

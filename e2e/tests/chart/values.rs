@@ -1,6 +1,6 @@
 //! Values: documented, complete, and refused in words when they are wrong.
 
-use crate::set_up::{NAMESPACE, RELEASE, chart, documents, template};
+use crate::set_up::{NAMESPACE, RELEASE, chart, documents, objects, pods, template};
 use serde_json::Value;
 use std::fs;
 
@@ -32,6 +32,13 @@ fn wrong_values_are_refused_in_words() {
             "monitoring.podMonitor.interval=often",
             "at '/monitoring/podMonitor/interval': 'often' does not match",
         ),
+        ("commonLabels.app\\.kubernetes\\.io/name=x", "invalid propertyName 'app.kubernetes.io/name'"),
+        ("gateway.podLabels.app\\.kubernetes\\.io/component=x", "invalid propertyName"),
+        ("image.digests.operator=sha256:12", "at '/image/digests/operator': 'sha256:12' does not match"),
+        ("image.digests.helper=", "additional properties 'helper' not allowed"),
+        ("gateway.ingress.host=example.com", "additional properties 'host' not allowed"),
+        ("networkPolicy.callers[0].from=x", "additional properties 'from' not allowed"),
+        ("operator.topologySpreadConstraints=x", "got string, want null or array"),
         ("logLevel=", "at '/logLevel': minLength"),
     ];
     for (value, words) in wrong {
@@ -100,5 +107,56 @@ fn values_are_documented() {
         let same = ["crds:", "rbac:", "webhooks:", "actionPolicy:"].contains(&line);
         assert!(!block || inner || same || before.starts_with('#'), "{line} lacks a comment before it");
         before = line;
+    }
+}
+
+/// What the chart decides for everybody, somebody must be able to decide otherwise.
+#[test]
+fn what_pods_are_can_be_decided_otherwise() {
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let given = format!("--set=image.digests.gateway={digest}");
+    let more = [
+        &given,
+        "--set=podSecurityContext.runAsUser=null,securityContext=null",
+        "--set-json=gateway.affinity={},gateway.topologySpreadConstraints=[]",
+    ];
+    let pods = pods(&objects(&more));
+    let find = |name: &str| &pods.iter().find(|(title, _)| title == name).unwrap().1;
+    let (gateway, operator) = (find("Deployment/outrigger-gateway"), find("Deployment/outrigger-operator"));
+    assert_eq!(gateway["containers"][0]["image"], format!("outrigger/gateway@{digest}"));
+    assert_eq!(operator["containers"][0]["image"], "outrigger/operator:0.1.0");
+    for pod in [gateway, operator] {
+        assert!(pod["securityContext"].get("runAsUser").is_none(), "{pod}");
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{pod}");
+        assert_eq!(pod["containers"][0]["securityContext"], serde_json::json!({}), "{pod}");
+    }
+    // One wish may be taken back without the other, and nobody else's is touched.
+    assert_eq!(gateway["affinity"], serde_json::json!({}));
+    assert_eq!(gateway["topologySpreadConstraints"], serde_json::json!([]));
+    assert!(operator["affinity"]["podAntiAffinity"].is_object());
+    assert_eq!(operator["topologySpreadConstraints"][0]["topologyKey"], "topology.kubernetes.io/zone");
+}
+
+/// The ports that are open are those that somebody needs: proxies, the API server, callers, whoever scrapes.
+#[test]
+fn a_network_policy_names_every_port_once() {
+    let all = objects(&[
+        "--set=networkPolicy.enabled=true",
+        "--set=networkPolicy.callers[0].namespaceSelector.matchLabels.team=chat",
+    ]);
+    for (name, ports) in [("operator", vec!["table", "webhook", "admin"]), ("gateway", vec!["http", "admin"])]
+    {
+        let title = format!("NetworkPolicy/outrigger-{name}");
+        let policy = all.iter().find(|one| crate::set_up::title(one) == title).unwrap();
+        let rules = policy["spec"]["ingress"].as_array().unwrap();
+        let open = rules.iter().flat_map(|rule| rule["ports"].as_array().unwrap());
+        assert_eq!(open.map(|port| port["port"].as_str().unwrap()).collect::<Vec<_>>(), ports, "{title}");
+        let deployment = format!("Deployment/outrigger-{name}");
+        let (_, pod) = pods(&all).into_iter().find(|(title, _)| *title == deployment).unwrap();
+        for port in pod["containers"][0]["ports"].as_array().unwrap() {
+            assert!(ports.contains(&port["name"].as_str().unwrap()), "{title} forgets {port}");
+        }
+        let callers = &rules[0]["from"];
+        assert_eq!(callers.is_array(), name == "gateway", "{title}: `helm test` and those that are named");
     }
 }
