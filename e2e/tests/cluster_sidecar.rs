@@ -10,15 +10,19 @@
 
 use outrigger_e2e::caller::{Callers, complete};
 use outrigger_e2e::cluster::Namespace;
-use outrigger_e2e::installed::{Installed, NAMESPACE};
-use outrigger_e2e::simulated::{NAME, serving};
+use outrigger_e2e::installed::{Installed, Lives, OperatorAway};
+use outrigger_e2e::simulated::{NAME, changed, serving, serving_as};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// What is put right by itself within seconds.
 const SOON: Duration = Duration::from_secs(120);
-/// Longer than an engine's probe may fail before its container is restarted.
-const PROBES: Duration = Duration::from_secs(45);
+/// Longer than an engine's probe may fail before its container is restarted: two probes, five seconds apart, and as
+/// much again.
+const PROBES: Duration = Duration::from_secs(20);
+/// The same where the probe of the stopped sidecar itself has to fail first, and the kubelet acts on it.
+const STOPPED: Duration = Duration::from_secs(35);
 
 /// A deployment that serves, and one of its pods.
 struct Case {
@@ -26,45 +30,27 @@ struct Case {
     namespace: Namespace,
     model: &'static str,
     pod: String,
-}
-
-/// No operator runs, until this is dropped.
-struct OperatorAway(&'static Installed);
-
-impl OperatorAway {
-    fn begin(installed: &'static Installed) -> Self {
-        let away = Self(installed);
-        away.scale("0");
-        let label = "app.kubernetes.io/component=operator";
-        let gone = || {
-            let pods = installed.cluster.json(&["get", "pods", "-n", NAMESPACE, "-l", label])?;
-            Ok(pods["items"].as_array().is_some_and(Vec::is_empty))
-        };
-        installed.cluster.wait_until(NAMESPACE, "the operator to be gone", SOON, gone).unwrap();
-        away
-    }
-
-    fn scale(&self, replicas: &str) {
-        let count = format!("--replicas={replicas}");
-        let args = ["scale", "deployment/outrigger-operator", "-n", NAMESPACE, count.as_str()];
-        self.0.cluster.kubectl(&args).unwrap();
-    }
-}
-
-impl Drop for OperatorAway {
-    fn drop(&mut self) {
-        self.scale("2");
-    }
+    /// The pods at the beginning: a test that is about restarts must not lose one unnoticed.
+    uids: BTreeSet<String>,
 }
 
 impl Case {
     fn start(model: &'static str) -> Self {
         let installed = Installed::get().unwrap();
-        let namespace = serving(installed, "sidecar", model).unwrap();
-        let mut case = Self { installed, namespace, model, pod: String::new() };
+        Self::of(installed, serving(installed, "sidecar", model).unwrap(), model)
+    }
+
+    fn of(installed: &'static Installed, namespace: Namespace, model: &'static str) -> Self {
+        let mut case = Self { installed, namespace, model, pod: String::new(), uids: BTreeSet::new() };
         case.ready(2);
-        case.pod = case.pods()[0].pointer("/metadata/name").and_then(Value::as_str).unwrap().to_owned();
+        let lives = case.lives();
+        case.pod = lives.pods().next().unwrap().to_owned();
+        case.uids = lives.uids().into_iter().map(str::to_owned).collect();
         case
+    }
+
+    fn lives(&self) -> Lives {
+        self.installed.lives(self.namespace.name(), NAME).unwrap()
     }
 
     fn pods(&self) -> Vec<Value> {
@@ -88,9 +74,11 @@ impl Case {
         self.installed.cluster.wait_until(self.namespace.name(), what, SOON, || Ok(holds())).unwrap();
     }
 
+    /// Restarts of a container of the pod that this is about. Both pods are the ones that were there first.
     fn restarts(&self, container: &str) -> i64 {
-        let all = self.installed.restarts(self.namespace.name(), NAME, container).unwrap();
-        all.iter().filter(|(pod, _)| *pod == self.pod).map(|(_, count)| count).sum()
+        let lives = self.lives();
+        assert!(lives.uids().into_iter().eq(self.uids.iter()), "{:?}: {lives:?}", self.uids);
+        lives.restarts(&self.pod, container).unwrap()
     }
 
     fn signal(&self, signal: &str) -> bool {
@@ -143,7 +131,7 @@ fn a_sidecar_killed_stopped_and_crash_looping_restarts_no_engine() {
     // Stopped: it holds its socket and answers nothing.
     let before = case.restarts("outrigger");
     assert!(case.signal("STOP"));
-    case.engine_is_left_alone(PROBES, || {});
+    case.engine_is_left_alone(STOPPED, || {});
     // A kubelet may have replaced it meanwhile.
     let _ = case.signal("CONT");
     case.ready(2);
@@ -161,7 +149,7 @@ fn a_sidecar_killed_stopped_and_crash_looping_restarts_no_engine() {
 fn a_sidecar_swapped_to_an_image_that_cannot_be_pulled_restarts_no_engine() {
     let case = Case::start("sidecar-image");
     // The operator would put it right at once.
-    let away = OperatorAway::begin(case.installed);
+    let away = OperatorAway::begin(case.installed).unwrap();
     case.swap("outrigger/sidecar:nowhere");
     // The container's state stays `terminated` meanwhile; only events tell.
     case.until("the image can't be had", || {
@@ -170,7 +158,9 @@ fn a_sidecar_swapped_to_an_image_that_cannot_be_pulled_restarts_no_engine() {
     });
     case.engine_is_left_alone(PROBES, || {});
     // Back again, it does.
-    drop(away);
+    away.back().unwrap();
+    case.ready(2);
+    case.until("the sidecar has its image again", || case.restarts("outrigger") >= 1);
     case.ready(2);
     assert_eq!(case.restarts("engine"), 0);
 }
@@ -192,11 +182,7 @@ fn a_stuck_engine_is_restarted_once_and_then_the_budget_holds() {
     case.ready(2);
     case.fault(&json!({"fault": "hang"}));
     case.ask();
-    case.until("it waits for the budget, and says so", || {
-        let found = case.installed.deployment(case.namespace.name(), NAME).unwrap();
-        let message = found.pointer("/status/message").and_then(Value::as_str).unwrap_or_default();
-        message.contains("the restart budget is spent (1 of 1 within 10m)")
-    });
+    told(&case, "the restart budget is spent (1 of 1 within 10m)");
     assert_eq!(case.restarts("engine"), 1);
     // A larger budget is there at once, and restarts nothing but the engine.
     let more = budget.replace("\"max\":1", "\"max\":2");
@@ -219,12 +205,55 @@ fn an_engine_that_crashes_is_warmed_up_anew() {
     }
 }
 
+/// Waits until the deployment says this.
+fn told(case: &Case, words: &str) -> String {
+    let mut message = String::new();
+    case.until(words, || {
+        let found = case.installed.deployment(case.namespace.name(), NAME).unwrap();
+        message = found["status"]["message"].as_str().unwrap_or_default().to_owned();
+        message.contains(words)
+    });
+    message
+}
+
+/// An engine takes more memory than its limit: the node ends it and starts it again, callers go elsewhere, and it is
+/// told in words.
+#[test]
+fn an_engine_out_of_memory_is_done_without_until_it_is_back() {
+    let installed = Installed::get().unwrap();
+    let model = "sidecar-memory";
+    let limited = |text: String| {
+        let text = changed(&text, "resources: {", "resources: {limits: {memory: 64Mi}, ");
+        // It takes a moment to load, as engines do: so there is one in which it is away.
+        changed(&text, "\"v1\"", "\"v1\",\"--load-time=8s\"")
+    };
+    let case = Case::of(installed, serving_as(installed, "memory", model, limited).unwrap(), model);
+    let callers = Callers::start(installed.gateway(), model, 4, 8, false, Duration::from_millis(50));
+    case.until("answers", || callers.tally().all() >= 20);
+    let at = callers.since();
+    case.fault(&json!({"fault": "memory", "mebibytes": 256}));
+    let words = "the engine was killed: it used more memory than its limit, 64Mi";
+    println!("{}", told(&case, words));
+    let gone = callers.tally();
+    case.until("answers meanwhile", || callers.tally().all() >= gone.all() + 50);
+    case.until("the engine is restarted", || case.restarts("engine") == 1);
+    let pod = case.namespace.json(&["get", "pod", &case.pod]).unwrap();
+    let engine = &pod["status"]["containerStatuses"][0];
+    assert_eq!(engine["lastState"]["terminated"]["reason"], "OOMKilled", "{engine}");
+    case.ready(2);
+    let tally = callers.stop();
+    println!("at {at:?}: {tally:?}");
+    // What was under way in it is lost with it.
+    assert!(tally.failed <= 4 && tally.last_failed < at + Duration::from_secs(5), "{tally:?}");
+    assert_eq!((case.restarts("engine"), case.restarts("outrigger")), (1, 0));
+}
+
 /// A pod is deleted while it streams for twenty seconds: no stream is cut, and it goes when they have ended.
 #[test]
 fn a_pod_that_is_deleted_finishes_its_streams() {
     let case = Case::start("sidecar-stop");
     let callers =
-        Callers::start(case.installed.gateway(), case.model, 6, 4_000, true, Duration::from_millis(10));
+        Callers::start(case.installed.gateway(), case.model, 6, 1_200, true, Duration::from_millis(10));
     case.until("streams are under way", || {
         let args = ["-sS", "--max-time", "5", "http://127.0.0.1:9001/status"];
         let found = case
@@ -237,6 +266,7 @@ fn a_pod_that_is_deleted_finishes_its_streams() {
     let began = Instant::now();
     case.namespace.kubectl(&["delete", "pod", &case.pod, "--wait=false"]).unwrap();
     case.until("it is gone", || !case.pods().iter().any(|pod| pod["metadata"]["name"] == case.pod.as_str()));
+    callers.no_more();
     let gone = began.elapsed();
     println!("gone after {gone:?}");
     case.ready(2);
