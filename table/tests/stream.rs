@@ -136,6 +136,13 @@ async fn the_last_table_outlives_the_servers() {
     let client = Client::start(config.clone());
     let mut table = client.table();
     until(&mut table, "live", |t| t.live).await;
+    // It is kept beside being served.
+    let kept = async {
+        while !folder.path().join("table.json").exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await; // between two looks
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), kept).await.unwrap();
     task.abort();
     let frozen = until(&mut table, "not live", |t| !t.live).await;
     assert_eq!(weight(&frozen, "a/x"), Some(2_500));

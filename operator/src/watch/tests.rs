@@ -25,15 +25,15 @@ fn pod(name: &str, deployment: &str, version: &str) -> Pod {
 fn a_pod_that_is_given_another_label_leaves_its_deployment() {
     let index = Index::default();
     let (chat, aside) = (key("team", "chat"), key("team", "aside"));
-    assert_eq!(index.take(Event::Apply(pod("one", "chat", "1"))), [chat.clone()]);
+    assert_eq!(index.take(Event::Apply(pod("one", "chat", "1"))), std::slice::from_ref(&chat));
     assert_eq!(index.take(Event::Apply(pod("one", "aside", "2"))), [chat.clone(), aside.clone()]);
     assert!(index.entry(&chat).pods.is_empty());
     assert_eq!(index.entry(&aside).pods.len(), 1);
-    assert_eq!(index.take(Event::Delete(pod("one", "aside", "3"))), [aside.clone()]);
+    assert_eq!(index.take(Event::Delete(pod("one", "aside", "3"))), std::slice::from_ref(&aside));
     assert!(index.entry(&aside).pods.is_empty());
     // Of which deployment it was is not known from its last word alone.
     index.take(Event::Apply(pod("two", "chat", "4")));
-    assert_eq!(index.take(Event::Delete(pod("two", "aside", "5"))), [chat.clone()]);
+    assert_eq!(index.take(Event::Delete(pod("two", "aside", "5"))), std::slice::from_ref(&chat));
     assert!(index.entry(&chat).pods.is_empty());
 }
 
@@ -48,10 +48,9 @@ fn an_object_whose_label_was_taken_away_is_known_by_its_owner() {
             "uid": "m", "controller": true}],
     }))
     .unwrap();
-    let service = |meta: &ObjectMeta| {
-        let mut object = PartialObjectMeta::<Service>::default();
-        object.metadata = meta.clone();
-        object
+    let service = |meta: &ObjectMeta| PartialObjectMeta::<Service> {
+        metadata: meta.clone(),
+        ..PartialObjectMeta::default()
     };
     index.take(Event::Apply(service(&meta)));
     let before = index.entry(&key("team", "chat")).services["chat"].value.clone();
