@@ -151,6 +151,8 @@ fn mlserver_infers() {
     let installed = Installed::get().unwrap();
     stood_in(cluster, &example("mlserver.yaml"));
     let namespace = cluster.namespace("mlserver").unwrap();
+    // The simulated engine loads nothing, but the pod waits for the volume.
+    namespace.kubectl(&["create", "configmap", "plane-model", "--from-literal=model.joblib=none"]).unwrap();
     available(installed, &namespace, "mlserver.yaml", "plane");
     let rows = json!({"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1.0, 2.0]}]});
     let ask = || post(installed.gateway(), "/v2/models/plane/infer", &rows.to_string(), "");
