@@ -40,7 +40,8 @@ impl Installed {
         let _ = this.cluster.kubectl(&["create", "namespace", NAMESPACE]);
         let level = "pod-security.kubernetes.io/enforce=restricted";
         this.cluster.kubectl(&["label", "--overwrite", "namespace", NAMESPACE, level]).unwrap();
-        this.chart(&["upgrade", "--install"], &[]);
+        // The definition may be another release's, where a test was interrupted.
+        this.chart(&["upgrade", "--install", "--take-ownership"], &[]);
         this
     }
 
@@ -218,6 +219,36 @@ fn a_second_installation_is_refused_in_words() {
     let said = words(&output);
     assert!(!output.status.success() && said.contains("invalid ownership metadata"), "{said}");
     assert!(said.contains(NAMESPACE), "{said}");
+}
+
+/// The definition that is kept is the old release's: another one leaves it as it is, or takes it over.
+#[test]
+fn it_is_installed_again_under_another_name() {
+    let installed = Installed::present();
+    let cluster = installed.cluster;
+    installed.helm(&["uninstall", RELEASE]);
+    let elsewhere = cluster.restricted_namespace("chart-elsewhere").unwrap();
+    let chart = chart();
+    let install = |more: &[&str]| {
+        let mut args = vec!["install", "other", chart.to_str().unwrap(), "-n", elsewhere.name()];
+        args.extend(["--wait", "--timeout=180s"].iter().chain(more));
+        let output = cluster.try_helm(&args).unwrap();
+        (output.status.success(), words(&output))
+    };
+    let owner = || {
+        let found = cluster.json(&["get", "crd", "modeldeployments.outrigger.dev"]).unwrap();
+        text(&found, "/metadata/annotations/meta.helm.sh~1release-name").to_owned()
+    };
+    let (done, said) = install(&[]);
+    assert!(!done && said.contains("invalid ownership metadata"), "{said}");
+    for (more, owned_by) in [("--set=crds.install=false", RELEASE), ("--take-ownership", "other")] {
+        let (done, said) = install(&[more]);
+        assert!(done, "{more}: {said}");
+        assert_eq!(owner(), owned_by, "{more}");
+        cluster.helm(&["uninstall", "other", "-n", elsewhere.name(), "--wait", "--timeout=180s"]).unwrap();
+    }
+    installed.chart(&["install", "--take-ownership"], &[]);
+    assert_eq!(owner(), RELEASE);
 }
 
 /// The API server itself says that each pod of each set of values is allowed under *restricted*.

@@ -231,6 +231,7 @@ fn notes_name_the_next_commands() {
         let notes = said.split("NOTES:").nth(1).unwrap();
         assert!(notes.contains("kubectl -n outrigger-system rollout status"), "{name}: {notes}");
         assert!(notes.contains("/v1/completions"), "{name}: {notes}");
+        assert_eq!(notes.contains("--take-ownership"), name != "the least", "{name}: {notes}");
         assert_eq!(notes.contains("helm -n outrigger-system test"), name != "the least", "{name}: {notes}");
         assert!(!notes.contains("<no value>") && !notes.contains("\n\n\n"), "{name}: {notes}");
     }
