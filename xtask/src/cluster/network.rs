@@ -6,12 +6,15 @@ use super::process::until;
 use super::state::Node;
 use crate::run;
 use anyhow::{Result, bail};
+use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::Duration;
 
 /// The bridge, and the host on it.
 pub(crate) const BRIDGE: &str = "outrigger0";
 pub(crate) const HOST: &str = "10.213.0.1";
+/// The bridge's addresses.
+const LINKS: &str = "10.213.0.0/24";
 /// Services and pods. Each node has a /24 of the pods' addresses.
 pub(crate) const SERVICES: &str = "10.96.0.0/16";
 pub(crate) const PODS: &str = "10.244.0.0/16";
@@ -88,17 +91,32 @@ fn cable(node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// Says when an address range is somebody else's already.
+/// Says when an address range is somebody else's already. A wider route of theirs is none of ours: it leads on to all
+/// the rest of it.
 fn clash() -> Result<()> {
     let routes = Command::new("ip").args(["-4", "route", "show"]).output()?;
     let routes = String::from_utf8_lossy(&routes.stdout).into_owned();
-    let ours = ["10.213.0.", "10.96.", "10.244."];
-    if let Some(line) = routes.lines().find(|line| ours.iter().any(|range| line.contains(range))) {
-        bail!(
-            "the cluster needs 10.213.0.0/24, {SERVICES} and {PODS}, and this machine has the route `{line}`"
-        );
+    if let Some(line) = routes.lines().find(|line| clashes(line)) {
+        bail!("the cluster needs {LINKS}, {SERVICES} and {PODS}, and this machine has the route `{line}`");
     }
     Ok(())
+}
+
+/// Whether a line of `ip route` leads into our ranges.
+fn clashes(line: &str) -> bool {
+    // A kind of route (`unreachable`, `blackhole`) may stand before where it leads to.
+    let destination = line.split_whitespace().take(2).find_map(range);
+    [LINKS, SERVICES, PODS].into_iter().filter_map(range).any(|(ours, length)| {
+        let mask = u32::MAX << (32 - length);
+        destination.is_some_and(|(theirs, narrow)| narrow >= length && theirs & mask == ours)
+    })
+}
+
+/// `10.96.0.0/16`, or one address: its bits, and how many of them count.
+fn range(text: &str) -> Option<(u32, u32)> {
+    let (address, length) = text.split_once('/').unwrap_or((text, "32"));
+    let length = length.parse().ok().filter(|length| (1..=32).contains(length))?;
+    Some((address.parse::<Ipv4Addr>().ok()?.to_bits(), length))
 }
 
 /// Plugs a node's cable in or out.
@@ -158,4 +176,30 @@ fn ip(words: &str) -> Result<()> {
         bail!("ip {words}: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clashes;
+
+    #[test]
+    fn only_routes_into_our_ranges_clash() {
+        for line in [
+            "10.96.0.0/16 via 10.0.0.1 dev eth0",
+            "10.244.7.0/24 dev cni0 proto kernel scope link src 10.244.7.1",
+            "unreachable 10.213.0.128/25",
+            "10.96.0.10 dev tun0",
+        ] {
+            assert!(clashes(line), "{line}");
+        }
+        for line in [
+            "default via 10.96.0.1 dev eth0",
+            "10.0.0.0/8 via 192.168.0.1 dev tun0",
+            "110.96.0.0/16 dev eth0",
+            "192.168.0.0/24 dev eth0 src 10.244.1.1",
+            "10.213.1.0/24 dev eth0",
+        ] {
+            assert!(!clashes(line), "{line}");
+        }
+    }
 }
