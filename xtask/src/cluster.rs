@@ -59,21 +59,14 @@ pub(crate) fn command(words: &[&str]) -> Option<Result<()>> {
 }
 
 pub(crate) use down::down;
+pub(crate) use elsewhere::ONLY;
 pub(crate) use load::load;
 pub(crate) use state::file;
-pub(crate) use up::up;
-
-/// Whether a cluster that is not made of this machine's processes would be used.
-pub(crate) fn elsewhere() -> Result<bool> {
-    Ok(elsewhere::kubeconfig()?.is_some() || elsewhere::docker())
-}
+pub(crate) use up::{up, up_here};
 
 /// What this machine lacks of what a cluster on it needs, in a sentence. The packages are installed by now: with their
 /// programs the kernel is tried.
 pub(crate) fn lacking() -> Result<Option<String>> {
-    if elsewhere()? {
-        return Ok(None);
-    }
     let looked = preflight::check(&state::folder()?).and_then(|()| preflight::kernel());
     Ok(looked.err().map(|error| format!("{error:#}")))
 }

@@ -38,13 +38,11 @@ pub(crate) fn rung(
     }
     // What an earlier run was kept from taking down has images and objects of that run.
     cluster::down()?;
-    cluster::up()?;
+    cluster::up_here()?;
     let tested = tests(&mut cargo_test);
     let down = cluster::down();
     tested.and(down)?;
-    if !cluster::elsewhere()? {
-        cargo_test("cargo test, the cluster's end", command(&["cluster-end"], &named("cluster-end")?)?)?;
-    }
+    cargo_test("cargo test, the cluster's end", command(&["cluster-end"], &named("cluster-end")?)?)?;
     Ok(None)
 }
 
@@ -80,7 +78,7 @@ pub(crate) fn command(features: &[&str], tests: &[String]) -> Result<Command> {
     }
     args.extend(["--", "--test-threads=1"]);
     let mut command = run::command("cargo", args)?;
-    command.env("OUTRIGGER_XTASK", std::env::current_exe()?);
+    command.env("OUTRIGGER_XTASK", std::env::current_exe()?).env(cluster::ONLY, "native");
     Ok(command)
 }
 

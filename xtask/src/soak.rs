@@ -27,7 +27,7 @@ pub(crate) fn soak(minutes: Option<&str>) -> Result<()> {
         bail!("real cluster: {why}");
     }
     cluster::down()?;
-    cluster::up()?;
+    cluster::up_here()?;
     let soaked = cluster::load(&[], Build::Quick).and_then(|()| rounds(until));
     soaked.and(cluster::down())
 }

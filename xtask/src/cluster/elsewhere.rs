@@ -30,8 +30,18 @@ pub(crate) fn named() -> Result<Option<State>> {
     finish(state).map(Some)
 }
 
+/// Set to `native`, no other cluster than one of this machine's processes is used: so the tests call this program.
+pub(crate) const ONLY: &str = "OUTRIGGER_CLUSTER";
+
+fn only_native() -> bool {
+    std::env::var_os(ONLY).is_some_and(|value| value == "native")
+}
+
 /// What `KUBECONFIG` names, unless it is the cluster that is made here.
 pub(crate) fn kubeconfig() -> Result<Option<PathBuf>> {
+    if only_native() {
+        return Ok(None);
+    }
     let ours = state::folder()?.join("kubeconfig");
     let named = std::env::var_os("KUBECONFIG").filter(|value| !value.is_empty()).map(PathBuf::from);
     Ok(named.filter(|named| *named != ours))
@@ -39,7 +49,7 @@ pub(crate) fn kubeconfig() -> Result<Option<PathBuf>> {
 
 /// Whether Docker answers.
 pub(crate) fn docker() -> bool {
-    Command::new("docker").arg("info").output().is_ok_and(|output| output.status.success())
+    !only_native() && Command::new("docker").arg("info").output().is_ok_and(|output| output.status.success())
 }
 
 /// Makes kind's cluster, unless it is there.

@@ -20,21 +20,32 @@ const STARTS: Duration = Duration::from_secs(120);
 const ANSWERS: &str = "--request-timeout=10s";
 const NODES: u8 = 2;
 
-/// Makes the cluster, or what is missing of it.
+/// Makes the cluster, or what is missing of it: the one that `KUBECONFIG` names, kind's where Docker answers, else one
+/// of this machine's processes.
 pub(crate) fn up() -> Result<State> {
     let _lock = state::lock()?;
     if let Some(state) = elsewhere::named()? {
         return Ok(state);
     }
-    let folder = state::folder()?;
     match State::load()? {
-        Some(state) if state.ready && state.kind == Kind::Docker => return elsewhere::kind(),
-        Some(state) if state.ready && state.kind == Kind::Native => return complete(state, &folder),
-        Some(_) => down::everything()?,
-        None => {}
+        Some(state) if state.ready && state.kind == Kind::Docker => elsewhere::kind(),
+        Some(state) if state.ready && state.kind == Kind::Native => complete(state, &state::folder()?),
+        None if elsewhere::docker() => elsewhere::kind(),
+        _ => native(),
     }
-    if elsewhere::docker() {
-        return elsewhere::kind();
+}
+
+/// Makes the cluster of this machine's processes, whatever others there are: tests break its parts, put GPUs on its
+/// nodes and install and uninstall charts, which is nothing to do to somebody's cluster.
+pub(crate) fn up_here() -> Result<State> {
+    let _lock = state::lock()?;
+    native()
+}
+
+fn native() -> Result<State> {
+    let folder = state::folder()?;
+    if State::load()?.is_some() {
+        down::everything()?;
     }
     preflight::check(&folder)?;
     packages::for_cluster()?;
