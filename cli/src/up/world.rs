@@ -33,7 +33,12 @@ pub(crate) fn world(
     let first_token = |stable| observed.baselines.first_token(key, stable);
     let stable_first_token = status.stable.as_ref().map(first_token).unwrap_or_default();
     World {
-        spec: Declared { key: key.clone(), generation: stored.generation, created: Default::default(), spec: spec.clone() },
+        spec: Declared {
+            key: key.clone(),
+            generation: stored.generation,
+            created: Default::default(),
+            spec: spec.clone(),
+        },
         status: status.clone(),
         revisions: stored.revisions.clone(),
         replicas: observed.replicas,
