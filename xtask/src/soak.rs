@@ -11,7 +11,8 @@ const MINUTES: u64 = 120;
 /// Histories that one round draws, of each kind: a quarter of an hour on two cores.
 const CASES: &str = "20000";
 /// The tests in which something is taken away, or goes on for long.
-const ON_A_CLUSTER: [&str; 4] = ["cluster_circle", "cluster_chaos", "cluster_silence", "cluster_sidecar"];
+const ON_A_CLUSTER: [&str; 5] =
+    ["cluster_circle", "cluster_chaos", "cluster_silence", "cluster_operator", "cluster_sidecar"];
 
 /// Repeats for so many minutes; a round that has begun is finished.
 pub(crate) fn soak(minutes: Option<&str>) -> Result<()> {
