@@ -96,7 +96,8 @@ impl Operator {
         if std::env::var_os("OUTRIGGER_CLUSTER_JSON").is_none() {
             // Nobody else is at work here: with the images that were loaded last, and with nothing remembered.
             cluster.kubectl(&["rollout", "restart", name, "-n", NAMESPACE])?;
-            cluster.wait_available(NAMESPACE, "outrigger-operator", Duration::from_secs(120))?;
+            // Until the former ones are gone, not only until enough are available.
+            cluster.kubectl(&["rollout", "status", name, "-n", NAMESPACE, "--timeout=120s"])?;
         }
         cluster.wait_for(NAMESPACE, "a leader", Duration::from_secs(30), || Self::look(cluster).map(Some))
     }
