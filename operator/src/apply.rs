@@ -237,7 +237,7 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
     fn seen(change: &str) -> Seen {
-        Seen { uid: "u".to_owned(), change: change.to_owned(), labels: 1, owner: None }
+        Seen { digest: outrigger_wire::stream::Version::of(0, change.as_bytes()).content, owner: None }
     }
 
     fn held(version: u64, change: &str) -> Held<Seen> {

@@ -35,7 +35,7 @@ pub(crate) struct Inner {
     pub(crate) endpoints: HashMap<EndpointId, (EndpointReport, Timestamp)>,
     /// Whose replica each sidecar stands beside, as far as that was seen.
     homes: HashMap<EndpointId, DeploymentKey>,
-    heads: HashMap<DeploymentKey, BTreeMap<GatewayId, Head>>,
+    heads: HashMap<DeploymentKey, BTreeMap<GatewayId, Box<Head>>>,
     owns: HashMap<DeploymentKey, Own>,
 }
 
@@ -134,7 +134,7 @@ impl Inner {
             let told = before
                 .is_none_or(|b| b.gateway.serial != gateway.serial || b.gateway.ejected != gateway.ejected);
             if before.is_some() || heads.len() < MOST_GATEWAYS {
-                heads.insert(report.gateway.clone(), Head { gateway, heard: now });
+                heads.insert(report.gateway.clone(), Box::new(Head { gateway, heard: now }));
             }
             if told || self.owns.get(key).is_some_and(|own| own.attentive) {
                 marked.push(key.clone());

@@ -288,15 +288,15 @@ async fn workloads(
     if let Some(objects) = objects {
         if done.take(prepare(parts, key, entry, &objects).await)? {
             for set in &objects.replica_sets {
-                let held = entry.sets.get(name(set)).map(seen_set);
+                let held = entry.sets.get(name(set)).map(|held| seen_set(held));
                 done.take(ensure(parts, key, Kind::ReplicaSet, set, held.as_ref()).await)?;
             }
         }
-        let held = entry.services.get(name(&objects.service));
+        let held = entry.services.get(name(&objects.service)).map(AsRef::as_ref);
         done.take(ensure(parts, key, Kind::Service, &objects.service, held).await)?;
         match &objects.disruption_budget {
             Some(budget) => {
-                let held = entry.budgets.get(name(budget));
+                let held = entry.budgets.get(name(budget)).map(AsRef::as_ref);
                 done.take(ensure(parts, key, Kind::PodDisruptionBudget, budget, held).await)?;
             }
             None => drop_budgets(parts, key, entry).await?,
@@ -319,7 +319,7 @@ async fn prepare(
     objects: &Objects,
 ) -> Result<Option<Instant>, Error> {
     parts.bundles.ensure(names(key).1).await?;
-    let held = entry.policies.get(name(&objects.network_policy));
+    let held = entry.policies.get(name(&objects.network_policy)).map(AsRef::as_ref);
     ensure(parts, key, Kind::NetworkPolicy, &objects.network_policy, held).await
 }
 
@@ -389,8 +389,8 @@ where
         Need::LookAgain(at) => Ok(Some(at)),
         Need::Apply => {
             leading(parts)?;
-            let owner = kept::controller(object.meta());
-            let known = before.is_some() || held.is_some_and(|held| held.value.owner.as_deref() == owner);
+            let owner = kept::owner(object.meta());
+            let known = before.is_some() || held.is_some_and(|held| held.value.owner == owner);
             let applied = apply::apply(&parts.client, object, digest, known).await?;
             parts.memory.inner().own(key).applied.insert(place, applied);
             Ok(None)

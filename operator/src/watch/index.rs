@@ -68,17 +68,14 @@ pub enum Declared {
     Unreadable(Arc<ObjectMeta>, String),
 }
 
-/// Which version of an owned object was seen: enough to tell an edit by hand from what was applied.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Which version of an owned object was seen: enough to tell an edit by hand from what was applied, and no more, for
+/// there are several of each deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// The object's uid: one that was deleted and made anew is another.
-    pub uid: String,
-    /// Grows with the spec, where the kind has one that is counted; else the resource version.
-    pub change: String,
-    /// A digest of labels and owners, which no generation counts.
-    pub labels: u64,
-    /// The uid of the ModelDeployment whose it is.
-    pub owner: Option<String>,
+    /// A digest of uid, generation (or version, where the kind counts none), labels and owners.
+    pub digest: u64,
+    /// A digest of the uid of the ModelDeployment whose it is.
+    pub owner: Option<u64>,
 }
 
 /// An object and how new it is.
@@ -92,8 +89,8 @@ pub struct Held<T> {
     pub value: T,
 }
 
-/// Objects of one kind by name.
-pub type Named<T> = BTreeMap<String, Held<T>>;
+/// Objects of one kind by name. Mostly there is one, and a map's node has room for eleven: of pointers.
+pub type Named<T> = BTreeMap<String, Arc<Held<T>>>;
 
 /// Everything that belongs to one deployment.
 #[derive(Clone, Debug, Default)]
@@ -267,7 +264,7 @@ impl Inner {
         {
             return None;
         }
-        place.insert(name, Held { version, uid, value: object.keep() });
+        place.insert(name, Arc::new(Held { version, uid, value: object.keep() }));
         Some(key)
     }
 

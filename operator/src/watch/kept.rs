@@ -65,8 +65,11 @@ impl Kept for DeserializeGuard<ModelDeployment> {
     fn keep(self) -> Declared {
         match self.0 {
             Ok(mut object) => {
-                // Who wrote which field takes more memory than all the fields.
+                // Who wrote which field takes more memory than all the fields, and what kubectl wrote last as much again.
                 object.metadata.managed_fields = None;
+                if let Some(annotations) = &mut object.metadata.annotations {
+                    annotations.retain(|name, _| name == names::ACTION);
+                }
                 Declared::Readable(Arc::new(object))
             }
             Err(invalid) => Declared::Unreadable(Arc::new(invalid.metadata), invalid.error),
@@ -155,6 +158,11 @@ metadata_only!(Service, services);
 metadata_only!(PodDisruptionBudget, budgets);
 metadata_only!(NetworkPolicy, policies);
 
+/// A digest of the uid of the one whose object this is, as [`Seen`] has it.
+pub fn owner(meta: &ObjectMeta) -> Option<u64> {
+    controller(meta).map(|uid| digest(uid.as_bytes()))
+}
+
 /// The uid of the one whose object this is.
 pub fn controller(meta: &ObjectMeta) -> Option<&str> {
     let mut owners = meta.owner_references.iter().flatten();
@@ -163,16 +171,13 @@ pub fn controller(meta: &ObjectMeta) -> Option<&str> {
 
 /// Which version this is.
 pub fn seen(meta: &ObjectMeta) -> Seen {
-    let change = match meta.generation {
-        Some(generation) => format!("generation {generation}"),
-        None => meta.resource_version.clone().unwrap_or_default(),
-    };
+    let change = meta.generation.map(|generation| generation.to_string());
+    let change = change.or_else(|| meta.resource_version.clone());
     let owners: Vec<&str> = meta.owner_references.iter().flatten().map(|owner| owner.uid.as_str()).collect();
-    let labels = serde_json::to_vec(&(&meta.labels, owners)).unwrap_or_default();
-    Seen {
-        uid: meta.uid.clone().unwrap_or_default(),
-        change,
-        labels: Version::of(0, &labels).content,
-        owner: controller(meta).map(str::to_owned),
-    }
+    let all = serde_json::to_vec(&(&meta.uid, meta.generation.is_some(), change, &meta.labels, owners));
+    Seen { digest: digest(&all.unwrap_or_default()), owner: owner(meta) }
+}
+
+fn digest(bytes: &[u8]) -> u64 {
+    Version::of(0, bytes).content
 }
