@@ -24,14 +24,15 @@ pub(super) fn lines(found: &Found) -> Vec<Line> {
             "writes while at it, 1/s",
             rate,
             Some(("ConfigMaps", raw)),
-            Goal::RatioAtLeast(0.5),
+            Goal::None,
         ),
         Line::new(
             "operator",
             "writes while at it, 1/s",
             rate,
             Some(("the same objects", found.same)),
-            Goal::None,
+            // Of the same objects: a Service is given an address under one lock, whoever writes it.
+            Goal::RatioAtLeast(0.5),
         ),
         beside("writes each", writes(&ours.seen), writes(&theirs.seen), Goal::None),
         beside("created, 1/s", ours.created.rate(), theirs.created.rate(), Goal::None),
