@@ -19,13 +19,7 @@ pub(super) fn lines(found: &Found) -> Vec<Line> {
     let theirs = &argo.steady;
     vec![
         beside("1 000 to steady, s", ours.took, theirs.took, Goal::RatioAtMost(1.0)),
-        Line::new(
-            "operator",
-            "writes while at it, 1/s",
-            rate,
-            Some(("ConfigMaps", raw)),
-            Goal::None,
-        ),
+        Line::new("operator", "writes while at it, 1/s", rate, Some(("ConfigMaps", raw)), Goal::None),
         Line::new(
             "operator",
             "writes while at it, 1/s",
