@@ -51,6 +51,11 @@ pub(super) fn lines(found: &Found) -> Vec<Line> {
         ),
         beside("memory with 1 000, MiB", found.many.0, argo.memory, Goal::None),
         alone("memory with 1 000, MiB", found.many.0, Goal::Below(40.0)),
+        alone(
+            "memory each, KiB",
+            (found.many.0 - found.few.0) * 1024.0 / (MANY - FEW) as f64,
+            Goal::Below(20.0),
+        ),
         beside("most memory ever, MiB", found.peak, argo.peak, Goal::None),
         alone(&format!("follower's memory with {FEW}, MiB"), found.few.1, Goal::None),
         alone("follower's memory with 1 000, MiB", found.many.1, Goal::None),

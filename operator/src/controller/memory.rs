@@ -53,7 +53,8 @@ pub(crate) struct Own {
     /// Why the API server, or the merge before it, would not have the objects.
     pub(crate) refused: Option<Trouble>,
     /// A status that was stored otherwise than it was written, and the resource version that this made.
-    pub(crate) altered: Option<(String, ModelDeploymentStatus)>,
+    /// Boxed: a status is two kilobytes, and hardly any is altered.
+    pub(crate) altered: Option<Box<(String, ModelDeploymentStatus)>>,
     /// Looks in a row that ended in an error.
     pub(crate) failures: u32,
     /// Until when the next attempt rests, where one has failed. An event of its objects ends the rest, time and reports

@@ -251,7 +251,7 @@ async fn replace_status(
     parts.index.wrote(DeserializeGuard(Ok(stored.clone())));
     if stored.status.as_ref() != Some(&plan.status) {
         let version = stored.resource_version().unwrap_or_default();
-        parts.memory.inner().own(key).altered = Some((version, plan.status.clone()));
+        parts.memory.inner().own(key).altered = Some(Box::new((version, plan.status.clone())));
     }
     Ok(Arc::new(stored))
 }
@@ -260,7 +260,7 @@ async fn replace_status(
 /// it doesn't know. Writing it again would go on for ever.
 fn altered(parts: &Parts, key: &DeploymentKey, object: &ModelDeployment, plan: &Plan) -> bool {
     let mut memory = parts.memory.inner();
-    let Some((version, status)) = &memory.own(key).altered else { return false };
+    let Some((version, status)) = memory.own(key).altered.as_deref() else { return false };
     Some(version) == object.metadata.resource_version.as_ref() && *status == plan.status
 }
 
