@@ -40,6 +40,12 @@ pub enum Error {
     /// What the user wrote can't be made into objects.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Mistaken(Vec<Mistake>),
+    /// The same, of an object without which replicas are had all the same.
+    #[error("{0}")]
+    Beside(Box<Error>),
+    /// Another look is at work on what this one needs too.
+    #[error("another look is at work on it")]
+    Underway,
     /// This replica is no longer the leader.
     #[error("another replica leads")]
     Deposed,
@@ -77,6 +83,7 @@ impl Error {
                 Some(status.message.clone())
             }
             Self::Foreign { .. } | Self::Mistaken(_) => Some(self.to_string()),
+            Self::Beside(error) => error.refusal(),
             _ => None,
         }
     }
@@ -169,7 +176,7 @@ where
     let written = match bounded(api.patch_metadata(name, &gentle, &body)).await {
         Err(error) if error.is_conflict() => {
             let found = bounded(api.get_metadata(name)).await?;
-            if controller(&found.metadata) != controller(meta) {
+            if !may_take(&found.metadata, meta) {
                 return Err(foreign());
             }
             bounded(api.patch_metadata(name, &gentle.force(), &body)).await?
@@ -181,8 +188,8 @@ where
     Ok(Applied { digest, version, seen, at: Instant::now() })
 }
 
-/// Whether what is there is this owner's, or nobody's and once was such an owner's: a deployment that was deleted
-/// without what belongs to it, and declared anew.
+/// Whether what is there is this owner's, or was one's of this name: of a deployment that was deleted, with or without
+/// what belongs to it, and declared anew. The garbage collector asks again whose an object is before it takes it.
 fn may_take(found: &ObjectMeta, wanted: &ObjectMeta) -> bool {
     let label =
         |meta: &ObjectMeta, name: &str| meta.labels.as_ref().and_then(|labels| labels.get(name).cloned());
@@ -191,9 +198,9 @@ fn may_take(found: &ObjectMeta, wanted: &ObjectMeta) -> bool {
             .iter()
             .all(|name| label(found, name).is_some() && label(found, name) == label(wanted, name))
     };
-    match controller(found) {
-        Some(owner) => Some(owner) == controller(wanted),
-        None => left_behind(),
+    match (controller(found), controller(wanted)) {
+        (Some(found), Some(wanted)) => found.kind == wanted.kind && found.name == wanted.name,
+        (found, _) => found.is_none() && left_behind(),
     }
 }
 
@@ -248,6 +255,8 @@ mod tests {
         let reference = |uid: &str| OwnerReference {
             controller: Some(true),
             uid: uid.to_owned(),
+            kind: if uid == "d" { "Deployment" } else { "ModelDeployment" }.to_owned(),
+            name: if uid == "2" { "other" } else { "chat" }.to_owned(),
             ..OwnerReference::default()
         };
         let ours = |name: &str| {
@@ -269,6 +278,8 @@ mod tests {
         assert!(!may_take(&meta(None, None), &wanted), "a user's own");
         assert!(!may_take(&meta(None, Some("other")), &wanted));
         assert!(!may_take(&meta(Some("2"), Some("chat")), &wanted), "another's");
+        assert!(!may_take(&meta(Some("d"), Some("chat")), &wanted), "another kind's");
+        assert!(may_take(&meta(Some("0"), Some("chat")), &wanted), "of the one that it replaces");
     }
 
     /// proves O.3

@@ -20,4 +20,5 @@ mod tests;
 pub use capacity::capacity;
 pub use nodes::{Nodes, Used};
 pub use replica::{replica, restarts};
+pub use trouble::is_unheard;
 pub use types::{Foreign, Node, Pod, ReplicaSet};

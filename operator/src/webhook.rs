@@ -44,8 +44,9 @@ const MAX_CONNECTIONS: usize = 256;
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// From there to the first request.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
-/// From an answer to the next request's head. An API server that finds its idle connection closed dials again.
-const IDLE: Duration = Duration::from_secs(30);
+/// From an answer to the next request's head. Longer than the 90 s for which an API server keeps an idle connection:
+/// were it closed from here first, a request that is on its way would fail, and with it the making of a pod.
+const IDLE: Duration = Duration::from_secs(120);
 /// For reading one review, the wait for room included.
 const BODY: Duration = Duration::from_secs(5);
 

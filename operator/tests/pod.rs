@@ -158,6 +158,11 @@ fn a_guaranteed_pod_stays_guaranteed() {
     let limits = json!({"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "1"});
     let equal = sidecars(json!({"name": "engine", "resources": {"limits": limits}}));
     assert_eq!(equal["requests"], equal["limits"]);
+    let requests = json!({"cpu": "4000m", "memory": "16384Mi"});
+    assert_eq!(
+        sidecars(json!({"name": "engine", "resources": {"limits": limits, "requests": requests}})),
+        equal
+    );
     assert!(equal["limits"]["cpu"].is_string(), "{equal}");
     let burst =
         sidecars(json!({"name": "engine", "resources": {"limits": limits, "requests": {"cpu": "1"}}}));

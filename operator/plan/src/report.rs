@@ -311,7 +311,7 @@ fn word(reason: &str) -> Cow<'static, str> {
 fn announce(rollout: &mut Rollout<'_>, finding: &Finding) {
     let before = condition(&rollout.world.status, finding.kind).filter(|c| c.status == "True");
     let held = before.is_some();
-    let refused = finding.reason == "Refused";
+    let refused = finding.kind == "Degraded" && finding.reason == "Refused";
     let bad = refused || matches!(finding.kind, "Blocked" | "Undecided" | "WeightMismatch");
     // What is lacking now may be another thing than what was lacking when it began.
     let can_change = refused || finding.kind == "Blocked";

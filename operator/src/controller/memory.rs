@@ -4,7 +4,7 @@
 use crate::apply::Applied;
 use crate::watch::Kind;
 use jiff::Timestamp;
-use outrigger_crds::ModelDeploymentStatus;
+use outrigger_crds::{ModelDeployment, ModelDeploymentStatus};
 use outrigger_plan::{Gateway, Trouble};
 use outrigger_verdict::Baselines;
 use outrigger_wire::stream::Report;
@@ -48,6 +48,8 @@ struct Head {
 /// What is remembered of one deployment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Own {
+    /// The object's.
+    uid: String,
     /// What was applied last, by kind and name.
     pub(crate) applied: BTreeMap<(Kind, String), Applied>,
     /// Why the API server, or the merge before it, would not have the objects.
@@ -188,6 +190,24 @@ impl Inner {
             found.entry(id.clone()).or_insert(unheard).live = true;
         }
         found.into_values().collect()
+    }
+
+    /// What is remembered of this object. Of a former one of its name nothing holds, and of one that is new here its
+    /// status says what it was refused.
+    pub(crate) fn own_of(&mut self, key: &DeploymentKey, object: &ModelDeployment) -> &mut Own {
+        let uid = object.metadata.uid.as_deref().unwrap_or_default();
+        let own = self.own(key);
+        if own.uid != uid {
+            let conditions = object.status.iter().flat_map(|status| &status.conditions);
+            let told = conditions.into_iter().find(|told| told.status == "True" && told.reason == "Refused");
+            let refused = told.map(|told| Trouble {
+                reason: "Refused".to_owned(),
+                message: told.message.clone(),
+                blocks: false,
+            });
+            *own = Own { uid: uid.to_owned(), refused, ..Own::default() };
+        }
+        own
     }
 
     /// What is remembered of one deployment.

@@ -4,7 +4,7 @@ use super::shortage;
 use super::work::Parts;
 use super::world::{self, From};
 use crate::apply::{self, Applied, Error, Need};
-use crate::observe::Used;
+use crate::observe::{self, Used};
 use crate::render::{self, Input, Objects};
 use crate::watch::index::{Declared, Held, Seen};
 use crate::watch::{Entry, Kind, kept};
@@ -30,6 +30,8 @@ const BREATH: Duration = Duration::from_secs(1);
 const REST: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 /// The rest after a conflict: the watch brings the newer object within milliseconds.
 const CONFLICT: Duration = Duration::from_millis(50);
+/// Conflicts in a row after which it is waited for longer.
+const CONFLICTS: u32 = 4;
 /// Revisions that are kept beside those that the plan names: a rollback to one of these needs nobody's Git.
 const HISTORY: usize = 10;
 
@@ -89,7 +91,12 @@ pub(crate) async fn look(parts: &Parts, key: &DeploymentKey) -> Option<Instant> 
         Err(Error::Deposed) => None,
         // Its own deletion is what comes next, and the watch tells.
         Err(error) if error.is_leaving() || error.is_gone() => None,
-        Err(error) if error.is_conflict() => Some(Instant::now() + jittered(CONFLICT)),
+        Err(Error::Underway) => Some(Instant::now() + jittered(BREATH)),
+        // A few times: then the watch is dead, and what it would bring comes only when it is started again.
+        Err(error) if error.is_conflict() && own.failures < CONFLICTS => {
+            own.failures += 1;
+            Some(Instant::now() + jittered(CONFLICT))
+        }
         Err(error) => {
             own.failures += 1;
             let rest = REST.0.saturating_mul(1 << own.failures.min(10)).min(REST.1);
@@ -145,8 +152,9 @@ async fn turn(parts: &Parts, key: &DeploymentKey) -> Result<Option<Wakes>, Error
         Ok(look_again) => look_again,
         Err(error) => {
             let Some(words) = error.refusal().filter(|_| !error.is_leaving()) else { return Err(error) };
-            // Said once in the status, and tried again with growing rests.
-            let trouble = Trouble { reason: "Refused".to_owned(), message: words, blocks: true };
+            // Said once in the status, and tried again with growing rests. Replicas are had without a Service.
+            let blocks = !matches!(error, Error::Beside(_));
+            let trouble = Trouble { reason: "Refused".to_owned(), message: words, blocks };
             if accepted(parts, key, Some(trouble)) {
                 return Ok(Some((Some(now), None)));
             }
@@ -173,11 +181,14 @@ fn planned(
     let nodes = if unplaced { parts.index.nodes() } else { Vec::new() };
     let live = parts.table.live_gateways();
     let mut memory = parts.memory.inner();
+    memory.own_of(key, object);
     let world =
         world::world(&From { key, object, entry, nodes: &nodes, used, live: &live, now }, &mut memory);
     let plan = plan_through(&world, now);
     let settled = matches!(plan.outcome, Outcome::Serving | Outcome::RolledBack);
-    memory.own(key).attentive = plan.status.canary.is_some() || !settled || unplaced;
+    // Nothing tells when a sidecar beside a silent kubelet falls silent too.
+    let unheard = entry.pods.values().any(|held| observe::is_unheard(&held.value));
+    memory.own(key).attentive = plan.status.canary.is_some() || !settled || unplaced || unheard;
     (plan, world.replicas)
 }
 
@@ -293,19 +304,20 @@ async fn workloads(
             }
         }
         let held = entry.services.get(name(&objects.service)).map(AsRef::as_ref);
-        done.take(ensure(parts, key, Kind::Service, &objects.service, held).await)?;
+        done.beside(ensure(parts, key, Kind::Service, &objects.service, held).await)?;
         match &objects.disruption_budget {
             Some(budget) => {
                 let held = entry.budgets.get(name(budget)).map(AsRef::as_ref);
-                done.take(ensure(parts, key, Kind::PodDisruptionBudget, budget, held).await)?;
+                done.beside(ensure(parts, key, Kind::PodDisruptionBudget, budget, held).await)?;
             }
             None => drop_budgets(parts, key, entry).await?,
         }
     }
     drop_sets(parts, key, &uid, entry, plan).await?;
-    match done.refused {
+    let mistaken = (!mistaken.is_empty()).then_some(Error::Mistaken(mistaken));
+    let beside = || done.beside.map(|refused| Error::Beside(Box::new(refused)));
+    match done.refused.or(mistaken).or_else(beside) {
         Some(refused) => Err(refused),
-        None if !mistaken.is_empty() => Err(Error::Mistaken(mistaken)),
         None => Ok(done.look_again),
     }
 }
@@ -327,8 +339,10 @@ async fn prepare(
 #[derive(Default)]
 struct Done {
     look_again: Option<Instant>,
-    /// The first refusal.
+    /// The first refusal of what replicas need.
     refused: Option<Error>,
+    /// The first refusal of what stands beside them.
+    beside: Option<Error>,
 }
 
 impl Done {
@@ -345,6 +359,15 @@ impl Done {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Likewise, of an object without which replicas are had all the same.
+    fn beside(&mut self, result: Result<Option<Instant>, Error>) -> Result<(), Error> {
+        let before = self.refused.take();
+        self.take(result)?;
+        self.beside = self.beside.take().or(self.refused.take());
+        self.refused = before;
+        Ok(())
     }
 }
 
@@ -390,7 +413,7 @@ where
         Need::Apply => {
             leading(parts)?;
             let owner = kept::owner(object.meta());
-            let known = before.is_some() || held.is_some_and(|held| held.value.owner == owner);
+            let known = held.map_or(before.is_some(), |held| held.value.owner == owner);
             let applied = apply::apply(&parts.client, object, digest, known).await?;
             parts.memory.inner().own(key).applied.insert(place, applied);
             Ok(None)

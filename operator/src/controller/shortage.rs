@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 /// How long an answer is good for: `0 of 2 free` is to be true when it is read. One that took long to get is good for
 /// ten times as long as it took.
 const FRESH: Duration = Duration::from_secs(3);
+/// For how much longer it is used where no newer one can be had.
+const STALE: Duration = Duration::from_secs(60);
 /// Pods of a page.
 const PAGE: u32 = 500;
 /// The most pages: a hundred thousand pods, and no more time than that takes.
@@ -29,7 +31,8 @@ pub struct Shortage {
 
 impl Shortage {
     fn known(&self) -> Option<(Instant, Used)> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        known.filter(|(until, _)| Instant::now() < *until + STALE)
     }
 
     /// What is taken, where a pod of this deployment can't be placed; `None` where nobody need know, or nobody does yet.

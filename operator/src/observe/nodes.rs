@@ -161,7 +161,7 @@ fn amounts(texts: &Amounts) -> BTreeMap<String, Amount> {
 }
 
 /// A quantity of the API: `2`, `1500m`, `16Gi`, `1e9`.
-pub(super) fn amount(text: &str) -> Option<Amount> {
+pub fn amount(text: &str) -> Option<Amount> {
     let text = text.trim();
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let suffix = text.strip_prefix(digits)?;

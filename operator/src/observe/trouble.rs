@@ -65,7 +65,7 @@ const GATED: &str = "ReadinessGatesNotReady";
 
 /// Whether the pod was declared not ready only because nothing is heard of its node: its containers were ready, and the
 /// node controller, unlike a kubelet, leaves that as it was.
-pub(super) fn is_unheard(pod: &Pod) -> bool {
+pub fn is_unheard(pod: &Pod) -> bool {
     let is = |kind, status| condition(&pod.status.conditions, kind).filter(|found| found.status == status);
     is("ContainersReady", "True").is_some()
         && is("Ready", "False").is_some_and(|ready| ready.reason.as_deref() != Some(GATED))

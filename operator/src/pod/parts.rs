@@ -2,6 +2,7 @@
 
 use super::Sidecar;
 use crate::names;
+use crate::observe::nodes::amount;
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
     EnvVarSource, ExecAction, HTTPGetAction, Lifecycle, LifecycleHandler, ObjectFieldSelector, PodSpec,
@@ -87,7 +88,9 @@ fn is_guaranteed(spec: &PodSpec) -> bool {
         ["cpu", "memory"].into_iter().all(|name| {
             let limit = resources.limits.as_ref().and_then(|limits| limits.get(name));
             let asked = resources.requests.as_ref().and_then(|requests| requests.get(name)).or(limit);
-            limit.is_some() && limit == asked
+            // `1` and `1000m` are as much.
+            let read = |quantity: Option<&Quantity>| quantity.and_then(|quantity| amount(&quantity.0));
+            read(limit).is_some() && read(limit) == read(asked)
         })
     };
     let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());

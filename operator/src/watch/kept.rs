@@ -8,6 +8,7 @@ use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use outrigger_crds::{ModelDeployment, ObjectMeta};
@@ -160,13 +161,13 @@ metadata_only!(NetworkPolicy, policies);
 
 /// A digest of the uid of the one whose object this is, as [`Seen`] has it.
 pub fn owner(meta: &ObjectMeta) -> Option<u64> {
-    controller(meta).map(|uid| digest(uid.as_bytes()))
+    controller(meta).map(|owner| digest(owner.uid.as_bytes()))
 }
 
-/// The uid of the one whose object this is.
-pub fn controller(meta: &ObjectMeta) -> Option<&str> {
+/// The one whose object this is.
+pub fn controller(meta: &ObjectMeta) -> Option<&OwnerReference> {
     let mut owners = meta.owner_references.iter().flatten();
-    owners.find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
+    owners.find(|owner| owner.controller == Some(true))
 }
 
 /// Which version this is.
