@@ -199,6 +199,10 @@ async fn control(
                 signal = signals.next() => signal,
                 () = threads.ended() => anyhow::bail!("the data threads have ended"),
             };
+            tokio::select! {
+                () = socket::parted(&shared) => {}
+                _ = signals.next() => {}
+            }
             socket::refuse(&shared);
             let bound = shared.orders.borrow().serving.max_drain.0.get();
             tracing::info!("{signal}: finishing what is in flight, for at most {} s", bound.as_secs());

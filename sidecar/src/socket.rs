@@ -80,10 +80,16 @@ async fn answer(stream: UnixStream, shared: &Arc<Shared>, mut view: watch::Recei
         }
         "wait-drained" => {
             let mut gone = [0u8; 1];
-            tokio::select! {
-                () = drained(shared, &mut view) => {}
-                // The asker was killed: nobody waits.
-                _ = read.read(&mut gone) => return Ok(()),
+            let killed = tokio::select! {
+                () = drained(shared, &mut view) => false,
+                _ = read.read(&mut gone) => true,
+            };
+            // Whatever it waited for, the engine ends now.
+            if shared.orders.borrow().draining {
+                refuse(shared);
+            }
+            if killed {
+                return Ok(());
             }
             "ok".to_owned()
         }
@@ -96,15 +102,27 @@ async fn answer(stream: UnixStream, shared: &Arc<Shared>, mut view: watch::Recei
 /// is gone, and who is sent here meanwhile has nobody to retry. Gateways know at once.
 const PARTING: Duration = Duration::from_secs(3);
 
-/// Begins a drain: not ready at once, and nothing new is taken after [`PARTING`].
+/// Begins a drain: not ready at once, and nothing new is taken after [`PARTING`], or the longest drain where that is
+/// shorter.
 fn part(shared: &Arc<Shared>) {
     if shared.drain() {
-        tracing::info!("draining: nothing new is taken in {} s", PARTING.as_secs());
+        let parting = PARTING.min(shared.orders.borrow().serving.max_drain.0.get());
+        tracing::info!("draining: nothing new is taken in {} ms", parting.as_millis());
         let shared = Arc::clone(shared);
         tokio::task::spawn_local(async move {
-            tokio::time::sleep(PARTING).await;
+            tokio::time::sleep(parting).await;
             refuse(&shared);
         });
+    }
+}
+
+/// Waits until nothing new is taken, where a drain has begun. The kubelet's signal follows its hook, which only begins
+/// the drain, within milliseconds.
+pub(crate) async fn parted(shared: &Shared) {
+    let mut orders = shared.orders.subscribe();
+    if orders.borrow_and_update().draining {
+        // An error means that the program ends.
+        let _ = orders.wait_for(|orders| orders.refusing).await;
     }
 }
 
