@@ -100,8 +100,8 @@ struct Flags {
     /// The most requests in flight; further ones are refused with 429.
     #[arg(long, env = "OUTRIGGER_MAX_IN_FLIGHT", default_value = "20000")]
     max_in_flight: String,
-    /// How long requests in flight may take when the gateway is told to stop, in seconds, up to a day; as long as a
-    /// request may take altogether, unless a ModelDeployment's `timeouts.total` is longer.
+    /// How long requests in flight may take when the gateway is told to stop, in seconds, up to a day: the longest
+    /// `timeouts.total` of the ModelDeployments, whose default this is.
     #[arg(long, env = "OUTRIGGER_MAX_DRAIN", default_value = "300")]
     max_drain: String,
 }
