@@ -314,6 +314,14 @@ fn the_operator_is_refused_nothing() {
     let Some(cluster) = Cluster::owned().unwrap() else { return };
     let installed = Installed::present();
     installed.helm(&["uninstall", RELEASE]);
+    // The former one lives on for some seconds after its roles.
+    cluster
+        .wait_until(NAMESPACE, "the end of the operator's pods", STARTS, || {
+            let label = "app.kubernetes.io/component=operator";
+            let pods = cluster.json(&["get", "pods", "-n", NAMESPACE, "-l", label])?;
+            Ok(pods.pointer("/items").and_then(Value::as_array).is_some_and(Vec::is_empty))
+        })
+        .unwrap();
     let begin = cluster.audit_end().unwrap();
     installed.chart(&["install"], &[]);
     let models = cluster.restricted_namespace("chart-audit").unwrap();
