@@ -8,7 +8,7 @@ mod conflicts;
 pub mod inject;
 mod parts;
 
-use crate::{names, upgrade};
+use crate::names;
 use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec, Volume};
 use outrigger_wire::{DeploymentKey, EngineKind, Mistake, Period};
 
@@ -79,9 +79,6 @@ pub fn add_sidecar(
     let wanted = spec.termination_grace_period_seconds.filter(|_| !sidecar.owned()).unwrap_or_default();
     spec.termination_grace_period_seconds = Some(grace.max(wanted));
     template.spec = Some(spec);
-    // What the image is called in the pod in the end may be somebody else's word.
-    let labels = template.metadata.get_or_insert_default().labels.get_or_insert_default();
-    labels.insert(upgrade::GIVEN.to_owned(), upgrade::mark(&sidecar.image));
     Ok(())
 }
 

@@ -23,7 +23,7 @@ mod tests;
 
 pub use act::{News, Settings, run};
 pub use injected::Injected;
-pub use mark::{GIVEN, mark};
+pub use mark::mark;
 pub use read::{pod_image, pull};
 pub use step::next;
 

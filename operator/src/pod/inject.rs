@@ -125,8 +125,7 @@ pub fn inject(pod: &Pod, namespace: &str, installation: &Installation) -> Result
     let mut template = PodTemplateSpec { metadata: Some(pod.metadata.clone()), spec: Some(spec) };
     let mut warnings = unknown_annotations(pod);
     stand_before(&mut template, pod, &engine, installation, &mut warnings)?;
-    let metadata = template.metadata.unwrap_or_default();
-    let pod = Pod { metadata, spec: template.spec, ..pod.clone() };
+    let pod = Pod { spec: template.spec, ..pod.clone() };
     Ok(Some(Injected { pod, warnings }))
 }
 

@@ -3,8 +3,9 @@
 
 /// The label of the pods that bring an image to a node: which one, as [`mark`] of it.
 pub(super) const PRE_PULL: &str = "outrigger.dev/pre-pull";
-/// The label of a pod: which image its sidecar was given, when the pod was made or by a swap, as [`mark`] of it.
-pub const GIVEN: &str = "outrigger.dev/sidecar-given";
+/// The label of a pod whose sidecar was swapped: which image it was given, as [`mark`] of it. Not of pods as they are
+/// made: an image that somebody edits by hand is put right in those, and here it is not.
+pub(super) const GIVEN: &str = "outrigger.dev/sidecar-given";
 
 /// An image as a label's value, which can't hold its name.
 pub fn mark(image: &str) -> String {

@@ -165,7 +165,6 @@ fn strip(mut value: Value) -> Value {
 /// Takes out of a pod what may be different afterwards.
 fn without_the_named(pod: &Value) -> Value {
     let mut pod = pod.clone();
-    pod["metadata"]["labels"].as_object_mut().unwrap().remove(crate::upgrade::GIVEN);
     let spec = pod["spec"].as_object_mut().unwrap();
     spec.remove("terminationGracePeriodSeconds");
     for (list, own) in [("initContainers", "outrigger"), ("volumes", "outrigger")] {
