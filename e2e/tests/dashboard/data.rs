@@ -59,8 +59,10 @@ fn every_target_of_every_panel_has_data() {
     namespace.apply(&deployment("bad", "--version=v2, --fault=errors, --fault-share=0.5")).unwrap();
     installed.wait_promoted(namespace.name(), "good", &before, ROLLOUT).unwrap();
     installed.wait_rolled_back(namespace.name(), "bad", ROLLOUT).unwrap();
-    let counted = "sum by (deployment, outcome) (outrigger_deployment_rollouts_total) > 0";
-    let seen = || Ok(prometheus.since_the_start(counted)?.len() >= 2);
+    // Of this namespace: the operator may still show deployments of former tests.
+    let of_these = format!("outrigger_deployment_rollouts_total{{namespace=\"{}\"}}", namespace.name());
+    let counted = format!("sum by (deployment, outcome) ({of_these}) > 0");
+    let seen = || Ok(prometheus.since_the_start(&counted)?.len() >= 2);
     installed.cluster.wait_until(namespace.name(), "both ends to be scraped", SOON, seen).unwrap();
     drop(callers);
 
