@@ -100,11 +100,13 @@ pub(crate) async fn look(parts: &Parts, key: &DeploymentKey) -> Option<Instant> 
         Err(error) => {
             own.failures += 1;
             let rest = REST.0.saturating_mul(1 << own.failures.min(10)).min(REST.1);
-            if own.failures > 2 || error.refusal().is_none() {
+            if own.failures.is_power_of_two() || error.refusal().is_none() {
                 tracing::warn!(deployment = %key, %error, failures = own.failures, "to be tried again");
             }
-            own.rests_until = Some(Instant::now() + jittered(rest));
-            own.rests_until
+            let at = Instant::now() + jittered(rest);
+            // A Service that is refused must not keep the rollout from what gateways say meanwhile.
+            own.rests_until = (!matches!(error, Error::Beside(_))).then_some(at);
+            Some(at)
         }
     }
 }
