@@ -306,19 +306,18 @@ async fn workloads(
             }
         }
         let held = entry.services.get(name(&objects.service)).map(AsRef::as_ref);
-        done.beside(ensure(parts, key, Kind::Service, &objects.service, held).await)?;
+        done.take(ensure(parts, key, Kind::Service, &objects.service, held).await.map_err(beside))?;
         match &objects.disruption_budget {
             Some(budget) => {
                 let held = entry.budgets.get(name(budget)).map(AsRef::as_ref);
-                done.beside(ensure(parts, key, Kind::PodDisruptionBudget, budget, held).await)?;
+                done.take(ensure(parts, key, Kind::PodDisruptionBudget, budget, held).await.map_err(beside))?;
             }
             None => drop_budgets(parts, key, entry).await?,
         }
     }
     drop_sets(parts, key, &uid, entry, plan).await?;
-    let mistaken = (!mistaken.is_empty()).then_some(Error::Mistaken(mistaken));
-    let beside = || done.beside.map(|refused| Error::Beside(Box::new(refused)));
-    match done.refused.or(mistaken).or_else(beside) {
+    match done.refused {
+        None | Some(Error::Beside(_)) if !mistaken.is_empty() => Err(Error::Mistaken(mistaken)),
         Some(refused) => Err(refused),
         None => Ok(done.look_again),
     }
@@ -337,14 +336,18 @@ async fn prepare(
     ensure(parts, key, Kind::NetworkPolicy, &objects.network_policy, held).await
 }
 
+/// A refusal of an object without which replicas are had all the same.
+fn beside(error: Error) -> Error {
+    let refused = error.refusal().is_some() && !error.is_leaving();
+    if refused { Error::Beside(Box::new(error)) } else { error }
+}
+
 /// What became of several objects.
 #[derive(Default)]
 struct Done {
     look_again: Option<Instant>,
-    /// The first refusal of what replicas need.
+    /// The first refusal. What replicas need is brought about before what stands beside them.
     refused: Option<Error>,
-    /// The first refusal of what stands beside them.
-    beside: Option<Error>,
 }
 
 impl Done {
@@ -361,15 +364,6 @@ impl Done {
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// Likewise, of an object without which replicas are had all the same.
-    fn beside(&mut self, result: Result<Option<Instant>, Error>) -> Result<(), Error> {
-        let before = self.refused.take();
-        self.take(result)?;
-        self.beside = self.beside.take().or(self.refused.take());
-        self.refused = before;
-        Ok(())
     }
 }
 

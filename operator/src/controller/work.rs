@@ -91,12 +91,13 @@ impl Controller {
 
     /// These are to be looked at now.
     pub fn mark(&self, keys: Vec<DeploymentKey>) {
-        self.mark_at(keys, Instant::now());
+        let now = Instant::now();
+        self.mark_at(keys.into_iter().map(|key| (key, now)));
     }
 
-    fn mark_at(&self, keys: Vec<DeploymentKey>, at: Instant) {
+    fn mark_at(&self, keys: impl Iterator<Item = (DeploymentKey, Instant)>) {
         let mut queue = self.queue();
-        keys.into_iter().for_each(|key| queue.mark(key, at));
+        keys.for_each(|(key, at)| queue.mark(key, at));
         drop(queue);
         self.bell.notify_one();
     }
@@ -105,10 +106,11 @@ impl Controller {
     pub fn report(&self, report: Report) {
         let marked = self.parts.memory.absorb(report, Timestamp::now());
         let at = Instant::now() + GATHERS;
-        for key in marked {
-            let rested = self.parts.memory.rested(&key).map_or(at, |rested| rested.max(at));
-            self.mark_at(vec![key], rested);
-        }
+        let memory = &self.parts.memory;
+        self.mark_at(marked.into_iter().map(|key| {
+            let rested = memory.rested(&key).map_or(at, |rested| rested.max(at));
+            (key, rested)
+        }));
     }
 
     /// Works until the future is dropped.
@@ -187,9 +189,7 @@ impl Controller {
     /// Marks those that must not wait for an event.
     fn attend(&self) {
         if self.parts.leads() {
-            for (key, at) in self.parts.memory.attentive() {
-                self.mark_at(vec![key], at);
-            }
+            self.mark_at(self.parts.memory.attentive().into_iter());
             self.parts.memory.sweep(Timestamp::now());
         }
     }
